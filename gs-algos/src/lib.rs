@@ -1,0 +1,3 @@
+//! Compression algorithms: observers, SimQAT, freeze, deploy, targets
+
+pub mod quant;

@@ -1,0 +1,1 @@
+//! The reference evaluator: clear loops, the oracle for everything else

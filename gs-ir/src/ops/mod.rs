@@ -1,0 +1,21 @@
+//! The built-in operators, one file per family. Each is one declaration; nothing about an operator is
+//! written down a second time.
+
+use crate::registry::{OpDecl, QRole, Regions, ResultDecl, OperandDecl, Traits};
+
+/// Every built-in operator, in a fixed order.
+pub fn all() -> impl Iterator<Item = &'static OpDecl> {
+    [CORE].into_iter().flatten()
+}
+
+/// What nobody declared: kept with all its attributes under [`crate::OPAQUE_NAME`], pinned otherwise.
+const CORE: &[OpDecl] = &[OpDecl {
+    name: "opaque",
+    doc: "An operation that is not declared: kept as it is.",
+    operands: &[OperandDecl::variadic("inputs", QRole::None)],
+    results: &[ResultDecl::variadic("outputs", QRole::None)],
+    regions: Regions::Any,
+    // Nothing is known of it, so it is neither merged nor moved; it is removed only when nothing uses it.
+    traits: Traits::RANDOM,
+    ..OpDecl::BASE
+}];

@@ -1,0 +1,350 @@
+//! The verifier: reports every error it finds in one run, each with its place. Handles are checked first, so
+//! that the later checks can read freely; a module with a dangling handle is reported and not read further.
+
+use crate::attr::TensorData;
+use crate::entity::{GlobalId, GraphId, Handle, OpId, ValueId};
+use crate::global::{Init, Role};
+use crate::graph::{Def, Use};
+use crate::infer;
+use crate::module::Module;
+use crate::registry::{Arity, Regions};
+use crate::rewriter::{check_attrs, normal_attrs};
+use crate::types::Type;
+use rustc_hash::FxHashSet;
+
+/// Where an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The module as a whole.
+    Module,
+    /// A global.
+    Global(GlobalId),
+    /// A graph's signature, results or updates.
+    Graph(GraphId),
+    /// An operation.
+    Op(OpId),
+}
+
+/// Something wrong with a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyError {
+    /// Where.
+    pub place: Place,
+    /// What was found and what was expected.
+    pub what: String,
+}
+
+impl VerifyError {
+    /// The error as one line, its place named as in text.
+    pub fn describe(&self, module: &Module) -> String {
+        let place = match self.place {
+            Place::Module => "module".to_owned(),
+            Place::Global(g) => format!("@{}", module.str(module.global(g).name)),
+            Place::Graph(g) => format!("graph @{}", module.str(module.graph(g).name)),
+            Place::Op(op) => {
+                let label = module.label(op);
+                let name = module.opaque_name(op).unwrap_or(module.op_name(op));
+                if label == name { name.to_owned() } else { format!("{name} \"{label}\"") }
+            }
+        };
+        format!("{place}: {}", self.what)
+    }
+}
+
+/// Checks everything that must hold of a module.
+///
+/// # Errors
+/// All errors found, in the order of the module's text.
+pub fn verify(module: &Module) -> Result<(), Vec<VerifyError>> {
+    let mut v = Verifier { module, errors: Vec::new() };
+    v.handles();
+    if v.errors.is_empty() {
+        v.globals();
+        v.graphs();
+    }
+    if v.errors.is_empty() { Ok(()) } else { Err(v.errors) }
+}
+
+struct Verifier<'m> {
+    module: &'m Module,
+    errors: Vec<VerifyError>,
+}
+
+impl Verifier<'_> {
+    fn error(&mut self, place: Place, what: impl Into<String>) {
+        self.errors.push(VerifyError { place, what: what.into() });
+    }
+
+    // ---- handles ----
+
+    /// Every handle that is read later exists, and use lists and operand places agree.
+    fn handles(&mut self) {
+        let m = self.module;
+        for (op, data) in m.ops.iter().filter(|(_, o)| o.is_live()) {
+            if data.kind.index() >= m.registry.len() || !m.attrs.contains(data.attrs) || !m.types_known(data.results()) {
+                self.error(Place::Op(op), "it holds a dangling handle");
+                continue;
+            }
+            for (i, slot) in data.operands.iter().enumerate() {
+                self.slot(Place::Op(op), slot.value, slot.at, Use::Operand(op, i as u32), true);
+            }
+            for (i, &r) in data.results.iter().enumerate() {
+                if !r.is_none() && m.value(r).def != Def::Result(op, i as u32) {
+                    self.error(Place::Op(op), format!("its result {i} says that it is defined elsewhere"));
+                }
+            }
+        }
+        for (g, data) in m.graphs.iter().filter(|(_, g)| g.live) {
+            for (i, r) in data.results.iter().enumerate() {
+                self.slot(Place::Graph(g), r.slot.value, r.slot.at, Use::Return(g, i as u32), false);
+            }
+            for (i, u) in data.updates.iter().enumerate() {
+                self.slot(Place::Graph(g), u.slot.value, u.slot.at, Use::Update(g, i as u32), false);
+            }
+        }
+    }
+
+    fn slot(&mut self, place: Place, value: ValueId, at: u32, used: Use, optional: bool) {
+        if value.is_none() {
+            if !optional {
+                self.error(place, "a value that it returns or stores is missing");
+            }
+        } else if !self.module.value_exists(value) {
+            self.error(place, format!("it uses {value:?}, which does not exist"));
+        } else if self.module.value(value).def == Def::Erased {
+            self.error(place, format!("it uses {value:?}, whose definition was removed"));
+        } else if self.module.value(value).uses.get(at as usize) != Some(&used) {
+            self.error(place, format!("the use list of {value:?} does not know of this use"));
+        }
+    }
+
+    // ---- globals ----
+
+    fn globals(&mut self) {
+        let m = self.module;
+        for (id, g) in m.globals() {
+            let place = Place::Global(id);
+            if g.trainable && g.role != Role::Param {
+                self.error(place, format!("a {} cannot be trainable", g.role.name()));
+            }
+            let Type::Tensor(ty) = m.ty(g.ty) else {
+                self.error(place, "a global must be a tensor");
+                continue;
+            };
+            match &g.init {
+                Init::Data(TensorData::Bytes(b)) => match ty.bytes() {
+                    Some(n) if n == b.len() => {}
+                    Some(n) => self.error(place, format!("its type needs {n} bytes, its contents have {}", b.len())),
+                    None => self.error(place, "its contents are stored, so its shape must be numbers"),
+                },
+                Init::Data(TensorData::Strings(s)) if ty.count() != Some(s.len()) => {
+                    self.error(place, format!("it has {} strings, its type says otherwise", s.len()));
+                }
+                Init::Derived(d) => {
+                    if let Some(missing) = d.operands.iter().flatten().find(|o| !m.globals.get(**o).is_some_and(|g| g.live)) {
+                        self.error(place, format!("it is derived from {missing:?}, which is gone"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.derivation_cycles();
+    }
+
+    /// A derived global may not depend on itself.
+    fn derivation_cycles(&mut self) {
+        let m = self.module;
+        // 0: not seen, 1: on the path, 2: done.
+        let mut state = vec![0u8; m.globals.len()];
+        for root in m.globals.handles() {
+            let mut stack = vec![(root, false)];
+            while let Some((g, done)) = stack.pop() {
+                if done {
+                    state[g.index()] = 2;
+                    continue;
+                }
+                if state[g.index()] != 0 {
+                    continue;
+                }
+                state[g.index()] = 1;
+                stack.push((g, true));
+                if let Init::Derived(d) = &m.global(g).init {
+                    for &o in d.operands.iter().flatten() {
+                        match state.get(o.index()) {
+                            Some(1) => self.error(Place::Global(g), "its derivation depends on itself"),
+                            Some(0) => stack.push((o, false)),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- graphs ----
+
+    fn graphs(&mut self) {
+        let m = self.module;
+        let mut names = FxHashSet::default();
+        for &g in m.entries() {
+            if !names.insert(m.graph(g).name) {
+                self.error(Place::Graph(g), "another graph has the same name");
+            }
+            self.graph(g);
+        }
+    }
+
+    /// Checks a graph and its regions in order. An explicit stack: regions nest as deep as a file likes.
+    fn graph(&mut self, root: GraphId) {
+        enum Task {
+            Enter(GraphId),
+            Check(OpId),
+            Define(OpId),
+            Leave(GraphId),
+        }
+        let m = self.module;
+        let mut visible = FxHashSet::default();
+        let mut scopes: Vec<Vec<ValueId>> = Vec::new();
+        let mut tasks = vec![Task::Enter(root)];
+        while let Some(task) = tasks.pop() {
+            match task {
+                Task::Enter(g) => {
+                    scopes.push(m.graph(g).params().to_vec());
+                    visible.extend(m.graph(g).params());
+                    tasks.extend([Task::Leave(g), Task::Check(m.graphs[g].first)]);
+                }
+                Task::Check(op) if op.is_none() => {}
+                Task::Check(op) => {
+                    self.operation(op, &visible);
+                    tasks.push(Task::Define(op));
+                    tasks.extend(m.op(op).regions().iter().rev().map(|&r| Task::Enter(r)));
+                }
+                Task::Define(op) => {
+                    let results = m.op(op).results().iter().filter_map(|v| v.some());
+                    if let Some(scope) = scopes.last_mut() {
+                        scope.extend(results.clone());
+                    }
+                    visible.extend(results);
+                    tasks.push(Task::Check(m.ops[op].next));
+                }
+                Task::Leave(g) => {
+                    self.graph_end(g, &visible);
+                    for v in scopes.pop().unwrap_or_default() {
+                        visible.remove(&v);
+                    }
+                }
+            }
+        }
+    }
+
+    fn graph_end(&mut self, g: GraphId, visible: &FxHashSet<ValueId>) {
+        let m = self.module;
+        let graph = m.graph(g);
+        for v in graph.results().chain(graph.updates().map(|u| u.1)) {
+            self.visible(Place::Graph(g), v, visible);
+        }
+        let mut seen = FxHashSet::default();
+        for (global, value) in graph.updates() {
+            let data = m.global(global);
+            let name = m.str(data.name);
+            if !seen.insert(global) {
+                self.error(Place::Graph(g), format!("@{name} is stored twice"));
+            }
+            if data.role == Role::Const {
+                self.error(Place::Graph(g), format!("@{name} is a const and cannot be stored"));
+            }
+            if m.value(value).ty != data.ty {
+                self.error(Place::Graph(g), format!("@{name} is stored with a value of another type"));
+            }
+        }
+    }
+
+    fn visible(&mut self, place: Place, v: ValueId, visible: &FxHashSet<ValueId>) {
+        let ok = match self.module.value(v).def {
+            Def::Global(g) => self.module.global(g).live,
+            _ => visible.contains(&v),
+        };
+        if !ok {
+            self.error(place, format!("it uses {v:?} before or outside its definition"));
+        }
+    }
+
+    fn operation(&mut self, op: OpId, visible: &FxHashSet<ValueId>) {
+        let m = self.module;
+        let data = m.op(op);
+        let decl = m.decl(op);
+        for v in data.present_operands() {
+            self.visible(Place::Op(op), v, visible);
+        }
+        let before = self.errors.len();
+        for i in 0..data.operand_count().max(decl.operands.len()) {
+            match (decl.operand(i), data.operand(i)) {
+                (None, Some(_)) => self.error(Place::Op(op), format!("operand {i} is one too many")),
+                (Some(d), None) if d.arity == Arity::One => {
+                    self.error(Place::Op(op), format!("operand `{}` is missing", d.name));
+                }
+                _ => {}
+            }
+        }
+        if data.results().len() > decl.results.len() && decl.result(data.results().len() - 1).is_none() {
+            self.error(Place::Op(op), format!("it has {} results, {} are declared", data.results().len(), decl.results.len()));
+        }
+        let regions = match decl.regions {
+            Regions::None => data.regions().is_empty(),
+            Regions::Named(names) => data.regions().len() == names.len(),
+            Regions::Any => true,
+        };
+        if !regions {
+            self.error(Place::Op(op), format!("it has {} regions, which its operator does not declare", data.regions().len()));
+        }
+        let attrs = m.attrs_of(op);
+        if let Err(e) = check_attrs(decl, attrs) {
+            self.error(Place::Op(op), e.0);
+        } else if normal_attrs(decl, attrs.clone()) != *attrs {
+            self.error(Place::Op(op), "an attribute is written at its default or in another form than the normal one");
+        }
+        if self.errors.len() == before {
+            self.types(op);
+        }
+    }
+
+    /// Stored result types do not contradict inferred ones.
+    fn types(&mut self, op: OpId) {
+        let m = self.module;
+        match infer::infer_op(m, op) {
+            Err(e) => self.error(Place::Op(op), e.0),
+            Ok(facts) => {
+                for (i, fact) in facts.iter().enumerate() {
+                    let Some(r) = m.op(op).results().get(i).copied().and_then(ValueId::some) else { continue };
+                    if contradicts(m.type_of(r), &fact.ty) {
+                        let what = format!("result {i} is stated as {:?}, but is {:?}", m.type_of(r), fact.ty);
+                        self.error(Place::Op(op), what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether two types cannot both be right.
+pub fn contradicts(a: &Type, b: &Type) -> bool {
+    match (a, b) {
+        (Type::Any, _) | (_, Type::Any) => false,
+        (Type::Tensor(a), Type::Tensor(b)) | (Type::Sparse(a), Type::Sparse(b)) => {
+            a.elem != b.elem
+                || match (a.dims(), b.dims()) {
+                    (Some(x), Some(y)) => x.len() != y.len() || x.iter().zip(y).any(|(x, y)| x.surely_differs(y)),
+                    _ => false,
+                }
+        }
+        (Type::Sequence(a), Type::Sequence(b)) | (Type::Optional(a), Type::Optional(b)) => contradicts(a, b),
+        (Type::Map(k, a), Type::Map(l, b)) => k != l || contradicts(a, b),
+        _ => true,
+    }
+}
+
+impl Module {
+    fn types_known(&self, values: &[ValueId]) -> bool {
+        values.iter().filter_map(|v| v.some()).all(|v| self.value_exists(v) && self.types.contains(self.values[v].ty))
+    }
+}

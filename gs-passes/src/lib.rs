@@ -1,0 +1,1 @@
+//! Pass manager, rule engine and general passes

@@ -1,0 +1,1 @@
+//! Fast execution of modules on the processor

@@ -1,0 +1,1 @@
+//! Text forms: .gsir modules and .gsr rules, spans and diagnostics
