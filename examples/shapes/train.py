@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the small network of this folder on the CPU and writes it as ONNX, node by node.
 
-  cargo run --release -p gs-opt --example dump_data -- shapes:train:30000 train.npz --bytes
+  cargo run --release -p gs-opt --example dump_data -- shapes:train:20000 train.npz --bytes
   cargo run --release -p gs-opt --example dump_data -- shapes:test:4000 test.npz --bytes
   python3 train.py train.npz test.npz shapes.onnx
 
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 CLASSES = "disc ring square frame triangle diamond plus saltire stripes checker".split()
-EPOCHS, BATCH, PEAK_RATE = 24, 128, 0.2
+EPOCHS, BATCH, PEAK_RATE = 18, 100, 0.2
 
 
 def conv_bn(name, source, cin, cout, kernel, group=1, relu=True):

@@ -1,3 +1,17 @@
-//! Compression algorithms: observers, SimQAT, freeze, deploy, targets
+//! Compression algorithms, and what they share: observers, calibration, freezing, deployment, targets, the ledger.
+//!
+//! This crate runs no network: what must be run (calibration) is handed an [`gs_eval::Executor`]. It knows
+//! nothing of files, threads or training loops.
 
+pub mod calibrate;
+pub mod deploy;
+pub mod freeze;
+pub mod ledger;
+pub mod observers;
+pub mod passes;
 pub mod quant;
+pub mod quantisers;
+pub mod rules;
+pub mod selector;
+pub mod simqat;
+pub mod targets;

@@ -92,6 +92,27 @@ pub enum Error {
         /// Largest size that every reader accepts.
         limit: u64,
     },
+    /// A node cannot be read.
+    #[error("node '{node}' ({op}): {problem}")]
+    Node {
+        /// Name of the node, or of its first result.
+        node: String,
+        /// Operator, with its domain.
+        op: String,
+        /// What is wrong with it.
+        problem: NodeProblem,
+    },
+    /// A graph cannot be read.
+    #[error("graph '{graph}': {problem}")]
+    Graph {
+        /// Name of the graph.
+        graph: String,
+        /// What is wrong with it.
+        problem: GraphProblem,
+    },
+    /// The property in which we keep what only ONNX knows was damaged.
+    #[error("the property '{}' is damaged", crate::extras::KEY)]
+    Extras,
     /// A payload was not as long as announced.
     #[error("initializer {index} announced {announced} bytes of data and wrote {written}")]
     PayloadLength {
@@ -136,6 +157,11 @@ pub enum TensorProblem {
         /// The value.
         value: i64,
     },
+    /// Values and indices of a sparse tensor contradict each other or its shape.
+    #[error(
+        "values and indices of the sparse tensor do not fit its shape, or it is too large to be written out"
+    )]
+    Sparse,
     /// The tensor is only a part of another one.
     #[error("tensors in segments are not supported")]
     Segment,
@@ -173,6 +199,45 @@ pub enum ExternalProblem {
         /// Bytes of the file.
         file_length: u64,
     },
+}
+
+/// Why a node cannot be read.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeProblem {
+    /// No operator.
+    #[error("it names no operator")]
+    NoOperator,
+    /// An operand that nothing defines before.
+    #[error("it reads '{0}', which nothing defines before it")]
+    UnknownValue(String),
+    /// A result whose name is taken.
+    #[error("it defines '{0}' a second time")]
+    Redefined(String),
+    /// A constant without a value.
+    #[error("the constant has no value")]
+    NoConstant,
+    /// Functions that call each other in a circle, or expand without bound.
+    #[error("the function calls itself, or expands to more than {0} nodes")]
+    Recursion(usize),
+    /// More actual than formal operands or results.
+    #[error("the call has more operands or results than the function")]
+    Call,
+}
+
+/// Why a graph cannot be read.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphProblem {
+    /// An input without a name.
+    #[error("input {0} has no name")]
+    UnnamedInput(usize),
+    /// An input or initializer whose name is taken.
+    #[error("'{0}' is defined a second time")]
+    Redefined(String),
+    /// An output that nothing defines.
+    #[error("nothing defines the output '{0}'")]
+    UndefinedOutput(String),
 }
 
 fn hint(format: Option<Format>) -> String {

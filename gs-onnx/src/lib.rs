@@ -1,22 +1,27 @@
 //! ONNX in and out.
 //!
-//! [`read_model`] maps a file and decodes it without copying weights; [`payload`] gives the elements of a stored
-//! tensor, also from files beside the model; [`write_model`] writes a model as a stream, so that derived weights
-//! are made piece by piece.
+//! [`import_file`] makes a [`gs_ir::Module`] of an ONNX file, [`export()`] the reverse. Below them: [`read_model`] maps a file and decodes it
+//! without copying weights; [`payload`] gives the elements of a stored tensor, also from files beside the model;
+//! [`write_model`] writes a model as a stream, so that derived weights are made piece by piece.
 
 pub mod proto;
 
 mod decode;
 mod error;
+mod export;
 mod external;
+mod extras;
+mod import;
 mod map;
 mod payload;
 mod sniff;
 mod write;
 
 pub use decode::{decode_model, read_model};
-pub use error::{Error, ExternalProblem, TensorProblem};
+pub use error::{Error, ExternalProblem, GraphProblem, NodeProblem, TensorProblem};
+pub use export::{ExportError, ExportOptions, Exported, Materialise, StoredOnly, export};
 pub use external::ExternalFiles;
+pub use import::{import, import_file};
 pub use map::map_file;
 pub use payload::{Payload, element_bits, payload};
 pub use sniff::{Format, sniff};

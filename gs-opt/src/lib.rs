@@ -1,1 +1,19 @@
-//! The command-line tool of Golden Stick
+//! The command-line tool of Golden Stick: reading and writing files, data sets, and what is shown of a run.
+//! The compiler itself is in the crates below; nothing here decides how a network is rewritten.
+//!
+//! This is the one crate that prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod cli;
+pub mod data;
+pub mod eval;
+pub mod executor;
+pub mod explain;
+pub mod failure;
+pub mod files;
+pub mod lookup;
+pub mod output;
+pub mod passes;
+pub mod progress;
+pub mod quantize;
+pub mod source;

@@ -1,11 +1,38 @@
 //! The built-in operators, one file per family. Each is one declaration; nothing about an operator is
 //! written down a second time.
 
-use crate::registry::{OpDecl, QRole, Regions, ResultDecl, OperandDecl, Traits};
+mod arithmetic;
+mod convolution;
+mod elementwise;
+mod integer;
+mod matmul;
+mod normalization;
+mod pooling;
+mod quantization;
+mod shape;
+mod slicing;
+mod support;
+mod window;
+
+use crate::registry::{OpDecl, OperandDecl, QRole, Regions, ResultDecl, Traits};
 
 /// Every built-in operator, in a fixed order.
 pub fn all() -> impl Iterator<Item = &'static OpDecl> {
-    [CORE].into_iter().flatten()
+    [
+        CORE,
+        convolution::OPS,
+        matmul::OPS,
+        normalization::OPS,
+        arithmetic::OPS,
+        elementwise::OPS,
+        pooling::OPS,
+        shape::OPS,
+        slicing::OPS,
+        quantization::OPS,
+        integer::OPS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What nobody declared: kept with all its attributes under [`crate::OPAQUE_NAME`], pinned otherwise.

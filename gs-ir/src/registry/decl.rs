@@ -2,7 +2,7 @@
 //! ONNX forms, axis rule and quantisation roles. Parser, printer, verifier, importer, quantiser placement,
 //! pruning, test generators and the generated reference all read it.
 
-use crate::attr::Attr;
+use crate::attr::{Attr, AttrSet};
 use crate::elem::ElemType;
 use crate::infer::{InferCtx, InferError};
 
@@ -49,6 +49,61 @@ impl OpDecl {
     /// The position of an operand by name.
     pub fn operand_index(&self, name: &str) -> Option<usize> {
         self.operands.iter().position(|o| o.name == name)
+    }
+
+    /// A whole number among `attrs`, or its declared default.
+    pub fn int(&self, attrs: &AttrSet, name: &str) -> Option<i64> {
+        match (attrs.get(name), self.attr(name)?.default) {
+            (Some(Attr::Int(v)), _) => Some(*v),
+            (None, Default::Int(v)) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A float among `attrs`, or its declared default.
+    pub fn float(&self, attrs: &AttrSet, name: &str) -> Option<f32> {
+        match (attrs.get(name), self.attr(name)?.default) {
+            (Some(Attr::Float(v)), _) => Some(v.0),
+            (None, Default::Float(v)) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A truth value among `attrs`, or its declared default; false where neither is one.
+    pub fn flag(&self, attrs: &AttrSet, name: &str) -> bool {
+        match (attrs.get(name), self.attr(name).map(|a| a.default)) {
+            (Some(Attr::Bool(v)), _) => *v,
+            (None, Some(Default::Bool(v))) => v,
+            _ => false,
+        }
+    }
+
+    /// A text or word among `attrs`, or its declared default.
+    pub fn word<'a>(&self, attrs: &'a AttrSet, name: &str) -> Option<&'a str> {
+        match (attrs.get(name), self.attr(name)?.default) {
+            (Some(Attr::Str(v)), _) => Some(v),
+            (None, Default::Word(v)) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// An element type among `attrs`, or its declared default.
+    pub fn elem(&self, attrs: &AttrSet, name: &str) -> Option<ElemType> {
+        match (attrs.get(name), self.attr(name)?.default) {
+            (Some(Attr::Elem(v)), _) => Some(*v),
+            (None, Default::Elem(v)) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A list of `count` whole numbers among `attrs`, or its declared default repeated. `None` where the list is
+    /// absent without a default, or has another length.
+    pub fn list(&self, attrs: &AttrSet, name: &str, count: usize) -> Option<Vec<i64>> {
+        match (attrs.get(name), self.attr(name)?.default) {
+            (Some(Attr::Ints(v)), _) => (v.len() == count).then(|| v.to_vec()),
+            (None, Default::All(d)) => Some(vec![d; count]),
+            _ => None,
+        }
     }
 
     /// The declaration of an attribute.
@@ -351,7 +406,8 @@ impl OnnxDecl {
     }
 }
 
-/// The form of an operator from one opset version on.
+/// The form of an operator from one opset version on. An attribute of ours that the form does not mention can
+/// only be written at its default; otherwise the operation does not exist in this opset version.
 #[derive(Clone, Copy, Debug)]
 pub struct OnnxForm {
     /// First opset version.
@@ -365,25 +421,41 @@ pub struct OnnxForm {
 }
 
 /// An input of the ONNX form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OnnxInput {
     /// Our operand of this name (variadic when declared so).
     Operand(&'static str),
     /// Our attribute of this name: a constant at import (else the operation is opaque), a constant again at export.
     Attr(&'static str),
-    /// As `Attr`, a scalar rather than a vector.
+    /// As `Attr`, a scalar rather than a vector. A float attribute is written with the element type of the first operand.
     ScalarAttr(&'static str),
+    /// Must be absent, or a constant of this value, or the operation is opaque; never written.
+    /// [`Default::Absent`] allows absence only.
+    Fixed(Default),
+    /// Has no meaning for inference; dropped, never written.
+    Ignored,
 }
 
-/// An attribute of the ONNX form.
+/// An attribute of the ONNX form. The kind of our attribute says how ONNX's value is read: a bool is ONNX's
+/// integer 0 or 1, an element type is the number of ONNX's `DataType` (0, "undefined", is absence), a word is a string.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OnnxAttr {
-    /// Same meaning and, unless renamed, same name: (ONNX's name, ours, its default in ONNX's form).
+    /// Same meaning, and absence means the same: (ONNX's name, ours).
     Same(&'static str, &'static str),
     /// As `Same`, but ONNX's default differs from ours: an absent attribute means this.
     Defaulting(&'static str, &'static str, Default),
-    /// Must have this value (or be absent when that is its default) or the operation is opaque; not written.
+    /// Must have this value or be absent, or the operation is opaque; not written. [`Default::Absent`] allows absence only.
     Fixed(&'static str, Default),
+    /// Must be there with this value, or the operation is opaque; always written (ONNX's default is another one).
+    Demanded(&'static str, Default),
+    /// ONNX's form has no such attribute and always behaves as if ours had this value: (ours, value). Set when read;
+    /// an operation whose attribute has another value cannot be written in this form.
+    Implied(&'static str, Default),
+    /// The extents of our operand after its first two, as `kernel_shape` repeats those of the weight: (ONNX's name,
+    /// our operand). Must agree with them when read; written from them.
+    SpatialOf(&'static str, &'static str),
+    /// The number of results: (ONNX's name, ours). Written only where our attribute of that name is absent.
+    ResultCount(&'static str, &'static str),
     /// Has no meaning for inference; dropped.
     Ignored(&'static str),
 }

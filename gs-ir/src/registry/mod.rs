@@ -117,16 +117,23 @@ fn check(decl: &OpDecl) -> Result<(), RegisterError> {
             let (known, name) = match *input {
                 OnnxInput::Operand(n) => (decl.operand_index(n).is_some(), n),
                 OnnxInput::Attr(n) | OnnxInput::ScalarAttr(n) => (decl.attr(n).is_some(), n),
+                OnnxInput::Fixed(_) | OnnxInput::Ignored => continue,
             };
             if !known {
                 return bad(format!("ONNX form {} names `{name}`, which is not declared", form.since));
             }
         }
         for attr in form.attrs {
-            if let OnnxAttr::Same(_, ours) | OnnxAttr::Defaulting(_, ours, _) = *attr
-                && decl.attr(ours).is_none()
-            {
-                return bad(format!("ONNX form {} names attribute `{ours}`, which is not declared", form.since));
+            let (known, ours) = match *attr {
+                OnnxAttr::Same(_, n)
+                | OnnxAttr::Defaulting(_, n, _)
+                | OnnxAttr::Implied(n, _)
+                | OnnxAttr::ResultCount(_, n) => (decl.attr(n).is_some(), n),
+                OnnxAttr::SpatialOf(_, n) => (decl.operand_index(n).is_some(), n),
+                OnnxAttr::Fixed(..) | OnnxAttr::Demanded(..) | OnnxAttr::Ignored(_) => continue,
+            };
+            if !known {
+                return bad(format!("ONNX form {} names `{ours}`, which is not declared", form.since));
             }
         }
     }

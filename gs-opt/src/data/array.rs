@@ -57,8 +57,13 @@ impl DType {
         self.row().map_or("", |row| row.1)
     }
 
-    /// The names of all types.
-    pub fn names() -> Vec<&'static str> {
+    /// All types.
+    pub fn all() -> impl Iterator<Item = DType> {
+        DType::TABLE.iter().map(|row| row.0)
+    }
+
+    /// The names of all types, for errors.
+    pub(super) fn names() -> Vec<&'static str> {
         DType::TABLE.iter().map(|row| row.2).collect()
     }
 
@@ -117,8 +122,11 @@ pub struct ArrayInfo {
     pub item_shape: Vec<usize>,
 }
 
-/// Bytes of an array, unless that number does not fit.
+/// Bytes of an array, unless that number does not fit. Lengths of zero do not excuse the others: the product of
+/// any of the axes fits too.
 pub(super) fn byte_size(dtype: DType, shape: &[usize]) -> Option<usize> {
-    let elements = shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length))?;
-    elements.checked_mul(dtype.size()).filter(|&bytes| isize::try_from(bytes).is_ok())
+    let product =
+        shape.iter().try_fold(dtype.size(), |product, &length| product.checked_mul(length.max(1)))?;
+    let bytes = if shape.contains(&0) { 0 } else { product };
+    isize::try_from(product).ok().map(|_| bytes)
 }

@@ -123,7 +123,8 @@ fn decode(path: &Path) -> Result<Vec<u8>> {
     let mut pixels = vec![0; decoder.output_buffer_size().unwrap_or_default()];
     decoder.read_image(&mut pixels).map_err(|error| webp_error(path, &error))?;
     if !opaque {
-        pixels = pixels.chunks_exact(CHANNELS + 1).flat_map(|rgba| rgba.iter().take(CHANNELS)).copied().collect();
+        pixels =
+            pixels.chunks_exact(CHANNELS + 1).flat_map(|rgba| rgba.iter().take(CHANNELS)).copied().collect();
     }
     Ok(pixels)
 }

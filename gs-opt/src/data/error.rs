@@ -162,7 +162,9 @@ pub enum PreprocessError {
         channels: usize,
     },
     /// Only 8-bit images can be preprocessed.
-    #[error("mean, std and raw255 are for 8-bit images u8[N, C, H, W], but array '{array}' is {dtype}{shape:?}")]
+    #[error(
+        "mean, std and raw255 are for 8-bit images u8[N, C, H, W], but array '{array}' is {dtype}{shape:?}"
+    )]
     NotImages {
         /// The array.
         array: String,
@@ -317,6 +319,16 @@ pub enum ArrayProblem {
         /// Bytes given.
         bytes: usize,
     },
+    /// An array has more axes than numpy reads.
+    #[error("array '{array}' has {axes} axes; {most} is the limit of the format")]
+    Axes {
+        /// The array.
+        array: String,
+        /// How many it has.
+        axes: usize,
+        /// The limit.
+        most: usize,
+    },
     /// An array without a name cannot be written.
     #[error("cannot write an array without a name")]
     Unnamed,
@@ -403,7 +415,9 @@ pub(super) fn open_error(path: &Path, source: io::Error) -> DataError {
     }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found: Vec<String> = std::fs::read_dir(folder)
-        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .map(|entries| {
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        })
         .unwrap_or_default();
     found.sort();
     DataError::FileMissing { path: path.to_path_buf(), found }

@@ -42,7 +42,9 @@ pub(super) fn open(dir: &Path, split: Split) -> Result<(Mnist, Vec<u8>)> {
         let problem = FileProblem::Counts { labels: label_count as usize, images: count as usize };
         return Err(file_error(&labels.path, problem));
     }
-    if let Some((index, &label)) = classes.iter().enumerate().find(|&(_, &label)| usize::from(label) >= CLASSES) {
+    if let Some((index, &label)) =
+        classes.iter().enumerate().find(|&(_, &label)| usize::from(label) >= CLASSES)
+    {
         return Err(file_error(&labels.path, FileProblem::Label { index, label, classes: CLASSES }));
     }
     Ok((Mnist { pixels }, classes))

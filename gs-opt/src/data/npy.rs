@@ -14,6 +14,9 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// Structured types make long headers, but those are not read anyway.
 const MOST_HEADER_BYTES: u64 = 64 * 1024;
 
+/// The axes that every numpy can read. It also keeps a header within the 16-bit length of version 1.0.
+pub(super) const MOST_AXES: usize = 32;
+
 /// What the header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
@@ -103,7 +106,8 @@ impl Parser<'_> {
         let (dtype, big_endian) = element.ok_or_else(|| self.error("the key 'descr'"))?;
         let fortran = fortran.ok_or_else(|| self.error("the key 'fortran_order'"))?;
         let shape = shape.ok_or_else(|| self.error("the key 'shape'"))?;
-        let data_bytes = byte_size(dtype, &shape).ok_or_else(|| NpyProblem::Shape { shape: shape.clone() })? as u64;
+        let data_bytes =
+            byte_size(dtype, &shape).ok_or_else(|| NpyProblem::Shape { shape: shape.clone() })? as u64;
         Ok(Header { dtype, big_endian, fortran, shape, data_bytes, header_bytes: 0 })
     }
 
@@ -190,23 +194,21 @@ impl Parser<'_> {
     }
 }
 
-/// A header for row-major, little-endian data; its length is a multiple of 64, as the format asks.
+/// A header for row-major, little-endian data of at most [`MOST_AXES`] axes; its length is a multiple of 64, as
+/// the format asks.
 pub(super) fn write_header(dtype: DType, shape: &[usize]) -> Vec<u8> {
     let order = if dtype.size() == 1 { '|' } else { '<' };
     let lengths: String = shape.iter().map(|length| format!("{length},")).collect();
     let code = dtype.numpy();
     let mut text = format!("{{'descr': '{order}{code}', 'fortran_order': False, 'shape': ({lengths}), }}");
-    // Version 2 has four bytes for the length; a shape of thousands of axes needs them.
-    let wide = text.len() > usize::from(u16::MAX) - 128;
-    let front = MAGIC.len() + 2 + if wide { 4 } else { 2 };
+    let front = MAGIC.len() + 4;
     let total = (front + text.len() + 1).next_multiple_of(64);
     text.extend(std::iter::repeat_n(' ', total - front - text.len() - 1));
     text.push('\n');
 
     let mut bytes = MAGIC.to_vec();
-    let length = (text.len() as u32).to_le_bytes();
-    bytes.extend_from_slice(if wide { &[2, 0] } else { &[1, 0] });
-    bytes.extend(length.iter().take(if wide { 4 } else { 2 }));
+    bytes.extend_from_slice(&[1, 0]);
+    bytes.extend_from_slice(&(text.len() as u16).to_le_bytes());
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }
@@ -228,9 +230,8 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for shape in [vec![], vec![5], vec![2, 3, 4], vec![0, 7], vec![1; 40_000]] {
-            for name in DType::names() {
-                let dtype = DType::TABLE_FOR_TESTS.iter().find(|dtype| dtype.to_string() == name).copied().unwrap();
+        for shape in [vec![], vec![5], vec![2, 3, 4], vec![0, 7], vec![1; MOST_AXES]] {
+            for dtype in DType::all() {
                 let bytes = write_header(dtype, &shape);
                 assert_eq!(bytes.len() % 64, 0);
                 let header = read(&bytes).unwrap();
@@ -252,10 +253,16 @@ mod tests {
     fn malformed_headers_are_errors_that_say_where() {
         let text = |text: &str| parse(text).unwrap_err().to_string();
         assert_eq!(text(""), "has a malformed header at byte 0: expected '{'");
-        assert_eq!(text("{'descr': '<f4', 'shape': (3,)}"), "has a malformed header at byte 31: expected the key 'fortran_order'");
+        assert_eq!(
+            text("{'descr': '<f4', 'shape': (3,)}"),
+            "has a malformed header at byte 31: expected the key 'fortran_order'"
+        );
         assert_eq!(text("{'shape': (3 4)}"), "has a malformed header at byte 13: expected ',' or ')'");
         assert_eq!(text("{'shape': (-1,)}"), "has a malformed header at byte 11: expected a length");
-        assert_eq!(text("{'other': 1}"), "has a malformed header at byte 9: expected 'descr', 'fortran_order' or 'shape'");
+        assert_eq!(
+            text("{'other': 1}"),
+            "has a malformed header at byte 9: expected 'descr', 'fortran_order' or 'shape'"
+        );
         assert!(text("{'descr': '<c8'").starts_with("has element type '<c8', supported are 'bool', 'u8'"));
         assert!(text("{'descr': '|O'").starts_with("has element type '|O'"));
         assert!(text("{'descr': [('a', '<f4')]").starts_with("has element type 'a record'"));
@@ -269,7 +276,10 @@ mod tests {
         assert_eq!(read(b"PK"), Err(NpyProblem::Magic));
         assert_eq!(read(b"\x93NUMPY\x04\x00"), Err(NpyProblem::Version { major: 4, minor: 0 }));
         let long = b"\x93NUMPY\x02\x00\xff\xff\xff\xff";
-        assert_eq!(read(long), Err(NpyProblem::HeaderSize { found: u64::from(u32::MAX), most: MOST_HEADER_BYTES }));
+        assert_eq!(
+            read(long),
+            Err(NpyProblem::HeaderSize { found: u64::from(u32::MAX), most: MOST_HEADER_BYTES })
+        );
         let full = write_header(DType::F32, &[2, 2]);
         assert!(matches!(read(&full[..40]), Err(NpyProblem::Syntax { .. })));
     }

@@ -70,7 +70,9 @@ impl Preprocess {
 fn numbers(option: &'static str, text: &str) -> std::result::Result<Vec<f32>, PreprocessError> {
     let number = |word: &str| word.trim().parse::<f32>().ok().filter(|value| value.is_finite());
     text.split(',')
-        .map(|word| number(word).ok_or_else(|| PreprocessError::NotANumber { option, found: word.to_owned() }))
+        .map(|word| {
+            number(word).ok_or_else(|| PreprocessError::NotANumber { option, found: word.to_owned() })
+        })
         .collect()
 }
 
@@ -79,7 +81,7 @@ fn numbers(option: &'static str, text: &str) -> std::result::Result<Vec<f32>, Pr
 pub(super) enum PixelMap {
     /// Left as they are.
     Bytes,
-    /// One table per channel, of little-endian `f32`.
+    /// One table of little-endian `f32` per channel, or one for all.
     Tables(Vec<[[u8; 4]; 256]>),
 }
 
@@ -87,10 +89,17 @@ impl PixelMap {
     pub(super) fn new(preprocess: &Preprocess, channels: usize) -> Result<PixelMap> {
         let tables = match preprocess {
             Preprocess::Bytes => return Ok(PixelMap::Bytes),
-            Preprocess::Raw255 => vec![table(|pixel| pixel); channels],
+            Preprocess::Raw255 => vec![table(|pixel| pixel)],
             Preprocess::Normalize { mean, std } => {
-                let (mean, std) = (per_channel("mean", mean, channels)?, per_channel("std", std, channels)?);
-                mean.iter().zip(std).map(|(mean, std)| table(|pixel| (pixel / 255.0 - mean) / std)).collect()
+                for (option, values) in [("mean", mean), ("std", std)] {
+                    let found = values.len();
+                    if found != 1 && found != channels {
+                        return Err(PreprocessError::Channels { option, found, channels }.into());
+                    }
+                }
+                let number = mean.len().max(std.len());
+                let numbers = mean.iter().cycle().zip(std.iter().cycle()).take(number);
+                numbers.map(|(mean, std)| table(|pixel| (pixel / 255.0 - mean) / std)).collect()
             }
         };
         Ok(PixelMap::Tables(tables))
@@ -111,18 +120,6 @@ impl PixelMap {
 
 fn table(map: impl Fn(f32) -> f32) -> [[u8; 4]; 256] {
     std::array::from_fn(|pixel| map(pixel as f32).to_le_bytes())
-}
-
-fn per_channel(
-    option: &'static str,
-    values: &[f32],
-    channels: usize,
-) -> std::result::Result<Vec<f32>, PreprocessError> {
-    match *values {
-        [one] => Ok(vec![one; channels]),
-        _ if values.len() == channels => Ok(values.to_vec()),
-        _ => Err(PreprocessError::Channels { option, found: values.len(), channels }),
-    }
 }
 
 #[cfg(test)]
@@ -149,11 +146,13 @@ mod tests {
         let error = PixelMap::new(&two, 3).unwrap_err().to_string();
         assert_eq!(error, "mean has 2 numbers, but the images have 3 channels");
         assert!(PixelMap::new(&two, 2).is_ok());
+        assert!(PixelMap::new(&Preprocess::default(), 0).is_ok());
     }
 
     #[test]
     fn planes_take_the_table_of_their_channel() {
-        let map = PixelMap::new(&Preprocess::Normalize { mean: vec![0.0, 1.0], std: vec![1.0, 0.5] }, 2).unwrap();
+        let map =
+            PixelMap::new(&Preprocess::Normalize { mean: vec![0.0, 1.0], std: vec![1.0, 0.5] }, 2).unwrap();
         let mut out = Vec::new();
         map.apply(&[255, 0, 255, 0, 255, 0, 255, 0], 2, &mut out);
         let (words, _) = out.as_chunks::<4>();

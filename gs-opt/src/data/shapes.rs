@@ -67,7 +67,8 @@ impl Shapes {
     /// Draws image `index` into `out`, which holds [`IMAGE_BYTES`] bytes: channel, row, column. A shorter
     /// slice gets the front part.
     pub fn draw(&self, index: usize, out: &mut [u8]) {
-        let mut rng = SplitMix::new(self.stream.wrapping_add((index as u64).wrapping_mul(0xd134_2543_de82_ef95)));
+        let mut rng =
+            SplitMix::new(self.stream.wrapping_add((index as u64).wrapping_mul(0xd134_2543_de82_ef95)));
         let scene = Scene::pick(usize::from(self.label(index)), &mut rng);
         let mut image = [0i32; IMAGE_BYTES];
         for y in 0..SIDE {
@@ -106,7 +107,7 @@ impl Scene {
         let paint = contrasting(&sky, &ground, rng);
         let clutter = std::array::from_fn(|_| Blob::pick(&sky, rng));
         let cover = Blob::pick(&sky, rng);
-        Scene { sky, ground, clutter, shape, paint, cover, noise: rng.between(20, 110) }
+        Scene { sky, ground, clutter, shape, paint, cover, noise: rng.between(8, 48) }
     }
 
     /// The mean of four samples inside pixel (`x`, `y`), so that edges are smooth.
@@ -138,7 +139,7 @@ impl Scene {
 
 /// A colour that differs from the middle of the background by a contrast drawn between faint and plain.
 fn contrasting(sky: &Colour, ground: &Colour, rng: &mut SplitMix) -> Colour {
-    let contrast = rng.between(22, 100);
+    let contrast = rng.between(36, 104);
     let main = rng.below(CHANNELS as u32) as usize;
     std::array::from_fn(|channel| {
         let middle = (sky[channel] + ground[channel]) / 2;

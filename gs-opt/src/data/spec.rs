@@ -117,8 +117,9 @@ fn parse_npz(rest: &str, form: &'static str) -> Parsed<Spec> {
         return Err(SpecProblem::TooManyParts { rest: extra.to_owned(), form });
     }
     // An empty X stands for the default, so that `npz:FILE::Y` names the labels alone.
-    let inputs: Vec<String> =
-        inputs.filter(|names| !names.is_empty()).map_or_else(Vec::new, |x| x.split(',').map(str::to_owned).collect());
+    let inputs: Vec<String> = inputs
+        .filter(|names| !names.is_empty())
+        .map_or_else(Vec::new, |x| x.split(',').map(str::to_owned).collect());
     if inputs.iter().any(String::is_empty) {
         return Err(missing("a name in X"));
     }
@@ -156,7 +157,10 @@ mod tests {
     #[test]
     fn all_forms_parse() {
         let dir = PathBuf::from("a/b");
-        assert_eq!(Spec::parse("cifar10:a/b:train").unwrap(), Spec::Cifar10 { dir: dir.clone(), split: Split::Train });
+        assert_eq!(
+            Spec::parse("cifar10:a/b:train").unwrap(),
+            Spec::Cifar10 { dir: dir.clone(), split: Split::Train }
+        );
         assert_eq!(Spec::parse("mnist:a/b:test").unwrap(), Spec::Mnist { dir, split: Split::Test });
         assert_eq!(Spec::parse("shapes:test").unwrap(), Spec::Shapes { split: Split::Test, count: 2000 });
         assert_eq!(Spec::parse("shapes:train:7").unwrap(), Spec::Shapes { split: Split::Train, count: 7 });
@@ -178,8 +182,14 @@ mod tests {
     #[test]
     fn errors_name_what_was_found_and_what_is_expected() {
         let known = "expected 'cifar10:DIR:train|test', 'mnist:DIR:train|test', 'npz:FILE[:X[:Y]]' or 'shapes:train|test[:COUNT]'";
-        assert_eq!(problem("imagenet:x"), format!("data spec 'imagenet:x': unknown kind of data 'imagenet', {known}"));
-        assert_eq!(problem("cifar10:d:val"), "data spec 'cifar10:d:val': unknown split 'val', expected train or test");
+        assert_eq!(
+            problem("imagenet:x"),
+            format!("data spec 'imagenet:x': unknown kind of data 'imagenet', {known}")
+        );
+        assert_eq!(
+            problem("cifar10:d:val"),
+            "data spec 'cifar10:d:val': unknown split 'val', expected train or test"
+        );
         assert_eq!(
             problem("cifar10:d"),
             "data spec 'cifar10:d': the split is missing, expected 'cifar10:DIR:train|test'"

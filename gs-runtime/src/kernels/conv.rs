@@ -12,7 +12,8 @@ use super::tile::{Area, TilePlan, TileSpec};
 /// Halos of the buffers that a convolution works on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConvHalos {
-    /// Of the input. If it covers the padding, the input is read in place, and the halo must hold the padding value.
+    /// Of the input. It must hold the padding value as far as the padding reaches; where it covers all padding that the window
+    /// touches, the input is read in place.
     pub x: Halo,
     /// Of the output; never written.
     pub y: Halo,
@@ -30,7 +31,11 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub(super) fn new(shape: &ConvShape, halos: &ConvHalos, must_copy: bool) -> Result<Geometry, KernelError> {
+    pub(super) fn new(
+        shape: &ConvShape,
+        halos: &ConvHalos,
+        must_copy: bool,
+    ) -> Result<Geometry, KernelError> {
         shape.check()?;
         let image = ImageLayout { h: shape.h, w: shape.w, c: shape.c_in, halo: halos.x };
         let out = ImageLayout::dense(shape.out_h(), shape.out_w(), shape.c_out);
@@ -86,7 +91,13 @@ impl Geometry {
         let s = &self.shape;
         let dense_x = self.source.row == s.w * s.c_in;
         let dense_y = self.y.rows_touch() && self.residual.is_none_or(|l| l.rows_touch());
-        if s.kernel == [1, 1] && s.stride == [1, 1] && s.pads == [0; 4] && !s.is_depthwise() && dense_x && dense_y {
+        if s.kernel == [1, 1]
+            && s.stride == [1, 1]
+            && s.pads == [0; 4]
+            && !s.is_depthwise()
+            && dense_x
+            && dense_y
+        {
             return Area::flat(rows * self.y.w, s.c_in * element, s.c_out);
         }
         Area {

@@ -54,17 +54,13 @@ impl ConvF32 {
         let lanes = kernels.lanes();
         let is_depthwise = shape.is_depthwise();
         // A depthwise kernel reads whole vectors, so a last partial one needs room behind the image.
-        let geometry = Geometry::new(shape, halos, is_depthwise && shape.c_in % lanes != 0)?;
+        let geometry = Geometry::new(shape, halos, is_depthwise && !shape.c_in.is_multiple_of(lanes))?;
         let inner = if is_depthwise {
             Inner::Depthwise(geometry.depthwise_plan(lanes, 4)?)
         } else {
             Inner::Tiles(geometry.tile_plan(lanes, 4)?)
         };
-        let len = match &inner {
-            Inner::Tiles(plan) => plan.param_len(),
-            Inner::Depthwise(plan) => plan.param_len(),
-        };
-        let mut conv = ConvF32 { kernels, geometry, inner, bias: vec![0.0; len], clip };
+        let mut conv = ConvF32 { kernels, geometry, inner, bias: Vec::new(), clip };
         conv.set_weights(weights, bias)?;
         Ok(conv)
     }
@@ -93,9 +89,7 @@ impl ConvF32 {
             Inner::Depthwise(plan) => {
                 let taps = shape.kernel[0] * shape.kernel[1];
                 plan.pack(|channel, tap| weights[channel * taps + tap].to_bits());
-                for channel in 0..shape.c_out {
-                    self.bias[channel] = bias(channel);
-                }
+                self.bias = plan.params(bias);
             }
         }
         Ok(())

@@ -115,6 +115,11 @@ impl DepthwisePlan {
         self.channels.div_ceil(self.lanes) * self.lanes
     }
 
+    /// One value per channel, padded to whole vectors.
+    pub(super) fn params<T: Copy + Default>(&self, value: impl Fn(usize) -> T) -> Vec<T> {
+        (0..self.param_len()).map(|c| if c < self.channels { value(c) } else { T::default() }).collect()
+    }
+
     /// Bytes from the first byte of the first pixel to the end of what `area` reads.
     pub(super) fn read_len(&self, area: &Area) -> usize {
         (area.rows - 1) * area.x_row
@@ -163,13 +168,14 @@ unsafe fn rows<M: LaneMac, E: Finish<M>, const SLIDES: bool>(
     let lanes = M::S::LANES;
     let taps = plan.kernel[0] * plan.kernel[1];
     for row in 0..area.rows {
-        for channel in (0..plan.channels).step_by(lanes) {
-            let mut column = 0;
-            let mut size = 8;
-            while column < area.width {
-                while size > area.width - column {
-                    size /= 2;
-                }
+        let mut column = 0;
+        let mut size = 8;
+        while column < area.width {
+            while size > area.width - column {
+                size /= 2;
+            }
+            // All channels of a few pixels before the next pixels: channels are what is adjacent in memory.
+            for channel in (0..plan.channels).step_by(lanes) {
                 let at = Spot {
                     // SAFETY: pixel and channel are inside what `read_len` covers.
                     x: unsafe { x.add(row * area.x_row + column * plan.pixel_bytes + channel * M::ELEMENT) },
@@ -187,8 +193,8 @@ unsafe fn rows<M: LaneMac, E: Finish<M>, const SLIDES: bool>(
                         _ => tile::<M, E, SLIDES, 1>(m, plan, area, &at, finish),
                     }
                 }
-                column += size;
             }
+            column += size;
         }
     }
 }
@@ -213,7 +219,8 @@ unsafe fn tile<M: LaneMac, E: Finish<M>, const SLIDES: bool, const P: usize>(
     finish: &E,
 ) {
     let lanes = M::S::LANES;
-    let mut acc = [m.zero(); P];
+    // SAFETY: the channel is a whole vector of parameters.
+    let mut acc = [unsafe { finish.start(m, at.channel) }; P];
     for ky in 0..plan.kernel[0] {
         // SAFETY: taps of pixels of `area` are inside what `read_len` covers; the weights hold `LANES` words per tap.
         unsafe {

@@ -34,14 +34,6 @@ pub enum KernelError {
         /// Extent of the padded image.
         image: usize,
     },
-    /// A pooling window would lie wholly in the padding.
-    #[error("padding {pad} is not smaller than the window {window}")]
-    PadTooLarge {
-        /// Padding on one side.
-        pad: usize,
-        /// Extent of the window.
-        window: usize,
-    },
     /// The sizes multiply to more than can be addressed.
     #[error("the sizes are too large")]
     TooLarge,

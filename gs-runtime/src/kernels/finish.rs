@@ -6,7 +6,7 @@ use super::tile::{CodeMac, Finish, FloatMac};
 /// The largest `LANES` of all sets.
 const MAX_LANES: usize = 16;
 
-/// Float output: `clip(sum + bias + residual)`.
+/// Float output: `clip(bias + sum + residual)`.
 pub(super) struct FloatFinish<'a, const RESIDUAL: bool> {
     pub(super) y: *mut f32,
     /// Read only if `RESIDUAL`.
@@ -17,14 +17,6 @@ pub(super) struct FloatFinish<'a, const RESIDUAL: bool> {
 }
 
 impl<const RESIDUAL: bool> FloatFinish<'_, RESIDUAL> {
-    /// # Safety
-    /// `param + LANES` is inside the parameters.
-    #[inline(always)]
-    unsafe fn biased<S: Simd>(&self, s: S, sum: S::F, param: usize) -> S::F {
-        // SAFETY: the caller's promise.
-        s.f_add(sum, unsafe { s.f_load(self.bias.as_ptr().add(param)) })
-    }
-
     #[inline(always)]
     fn clipped<S: Simd>(&self, s: S, v: S::F) -> S::F {
         s.f_min(s.f_splat(self.clip.1), s.f_max(s.f_splat(self.clip.0), v))
@@ -33,11 +25,16 @@ impl<const RESIDUAL: bool> FloatFinish<'_, RESIDUAL> {
 
 impl<S: Simd, const RESIDUAL: bool> Finish<FloatMac<S>> for FloatFinish<'_, RESIDUAL> {
     #[inline(always)]
-    unsafe fn store(&self, m: FloatMac<S>, sum: S::F, param: usize, y: usize, residual: usize) {
-        let s = m.0;
+    unsafe fn start(&self, m: FloatMac<S>, param: usize) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { m.0.f_load(self.bias.as_ptr().add(param)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(&self, m: FloatMac<S>, sum: S::F, _: usize, y: usize, residual: usize) {
+        let (s, mut v) = (m.0, sum);
         // SAFETY: the caller's promise about offsets.
         unsafe {
-            let mut v = self.biased(s, sum, param);
             if RESIDUAL {
                 v = s.f_add(v, s.f_load(self.residual.add(residual)));
             }
@@ -50,28 +47,26 @@ impl<S: Simd, const RESIDUAL: bool> Finish<FloatMac<S>> for FloatFinish<'_, RESI
         &self,
         m: FloatMac<S>,
         sum: S::F,
-        param: usize,
+        _: usize,
         channels: usize,
         y: usize,
         residual: usize,
     ) {
-        let s = m.0;
+        let (s, mut v) = (m.0, sum);
         // SAFETY: the caller's promise about offsets; whole vectors are loaded and stored only on the stack.
         unsafe {
-            let mut v = self.biased(s, sum, param);
+            let mut buffer = [0f32; MAX_LANES];
             if RESIDUAL {
-                let mut buffer = [0f32; MAX_LANES];
                 std::ptr::copy_nonoverlapping(self.residual.add(residual), buffer.as_mut_ptr(), channels);
                 v = s.f_add(v, s.f_load(buffer.as_ptr()));
             }
-            let mut buffer = [0f32; MAX_LANES];
             s.f_store(buffer.as_mut_ptr(), self.clipped(s, v));
             std::ptr::copy_nonoverlapping(buffer.as_ptr(), self.y.add(y), channels);
         }
     }
 }
 
-/// Integer sums to codes: `saturate(round(float(sum + offset) * scale) + zero_point)`, clamped.
+/// Integer sums to codes: `saturate(round(float(offset + sum) * scale) + zero_point)`, clamped.
 pub(super) struct CodeFinish<'a> {
     pub(super) y: *mut u8,
     /// Bias less zero point times sum of weights, per channel.
@@ -89,7 +84,7 @@ impl CodeFinish<'_> {
     #[inline(always)]
     unsafe fn code<S: Simd>(&self, s: S, sum: S::I, param: usize) -> S::I {
         // SAFETY: the caller's promise.
-        let v = unsafe { scaled(s, sum, self.offset, self.scale, param) };
+        let v = unsafe { scaled(s, sum, self.scale, param) };
         // Clamping first gives the same codes, since the limits are whole numbers, and keeps the conversion in range.
         // NaN (a scale overflowed) becomes the lower limit on every instruction set.
         let v = s.f_min(s.f_max(v, s.f_splat(self.clamp.0)), s.f_splat(self.clamp.1));
@@ -98,6 +93,12 @@ impl CodeFinish<'_> {
 }
 
 impl<S: Simd> Finish<CodeMac<S>> for CodeFinish<'_> {
+    #[inline(always)]
+    unsafe fn start(&self, m: CodeMac<S>, param: usize) -> S::I {
+        // SAFETY: the caller's promise.
+        unsafe { m.0.i_load(self.offset.as_ptr().add(param)) }
+    }
+
     #[inline(always)]
     unsafe fn store(&self, m: CodeMac<S>, sum: S::I, param: usize, y: usize, _: usize) {
         // SAFETY: the caller's promise about offsets.
@@ -115,7 +116,7 @@ impl<S: Simd> Finish<CodeMac<S>> for CodeFinish<'_> {
     }
 }
 
-/// Integer sums to floats: `float(sum + offset) * scale`.
+/// Integer sums to floats: `float(offset + sum) * scale`.
 pub(super) struct DequantFinish<'a> {
     pub(super) y: *mut f32,
     /// Bias less zero point times sum of weights, per channel.
@@ -126,9 +127,15 @@ pub(super) struct DequantFinish<'a> {
 
 impl<S: Simd> Finish<CodeMac<S>> for DequantFinish<'_> {
     #[inline(always)]
+    unsafe fn start(&self, m: CodeMac<S>, param: usize) -> S::I {
+        // SAFETY: the caller's promise.
+        unsafe { m.0.i_load(self.offset.as_ptr().add(param)) }
+    }
+
+    #[inline(always)]
     unsafe fn store(&self, m: CodeMac<S>, sum: S::I, param: usize, y: usize, _: usize) {
         // SAFETY: the caller's promise about offsets.
-        unsafe { m.0.f_store(self.y.add(y), scaled(m.0, sum, self.offset, self.scale, param)) }
+        unsafe { m.0.f_store(self.y.add(y), scaled(m.0, sum, self.scale, param)) }
     }
 
     #[inline(always)]
@@ -136,21 +143,18 @@ impl<S: Simd> Finish<CodeMac<S>> for DequantFinish<'_> {
         let mut buffer = [0f32; MAX_LANES];
         // SAFETY: the caller's promise about offsets; the whole vector is stored only on the stack.
         unsafe {
-            m.0.f_store(buffer.as_mut_ptr(), scaled(m.0, sum, self.offset, self.scale, param));
+            m.0.f_store(buffer.as_mut_ptr(), scaled(m.0, sum, self.scale, param));
             std::ptr::copy_nonoverlapping(buffer.as_ptr(), self.y.add(y), channels);
         }
     }
 }
 
-/// `float(sum + offset) * scale` of one vector of channels.
+/// `float(sum) * scale` of one vector of channels.
 ///
 /// # Safety
-/// `param + LANES` is inside both parameter slices.
+/// `param + LANES` is inside `scale`.
 #[inline(always)]
-unsafe fn scaled<S: Simd>(s: S, sum: S::I, offset: &[i32], scale: &[f32], param: usize) -> S::F {
+unsafe fn scaled<S: Simd>(s: S, sum: S::I, scale: &[f32], param: usize) -> S::F {
     // SAFETY: the caller's promise.
-    unsafe {
-        let sum = s.i_add(sum, s.i_load(offset.as_ptr().add(param)));
-        s.f_mul(s.i_to_f(sum), s.f_load(scale.as_ptr().add(param)))
-    }
+    s.f_mul(s.i_to_f(sum), unsafe { s.f_load(scale.as_ptr().add(param)) })
 }

@@ -82,9 +82,14 @@ impl Kernels {
         self.isa
     }
 
-    /// Lanes of 32 bits in a vector of this set: the unit to which channel counts are padded inside.
-    pub fn lanes(self) -> usize {
-        self.run(Lanes)
+    /// Lanes of 32 bits in a vector of this set.
+    pub(super) fn lanes(self) -> usize {
+        self.run(Sizes).0
+    }
+
+    /// Quantised codes in a 32-bit word of an integer product.
+    pub(super) fn codes_per_word(self) -> usize {
+        self.run(Sizes).1
     }
 
     /// Runs `job` compiled for the chosen set.
@@ -106,14 +111,14 @@ impl Kernels {
     }
 }
 
-struct Lanes;
+struct Sizes;
 
-impl Job for Lanes {
-    type Out = usize;
+impl Job for Sizes {
+    type Out = (usize, usize);
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> usize {
-        S::LANES
+    fn run<S: Simd>(self, _: S) -> (usize, usize) {
+        (S::LANES, S::CODES_PER_WORD)
     }
 }
 

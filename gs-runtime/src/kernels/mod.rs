@@ -10,12 +10,21 @@
 
 mod conv;
 mod conv_f32;
+mod conv_q;
 mod depthwise;
+mod elementwise;
 mod error;
 mod finish;
+mod grid;
 mod isa;
+mod layout;
+mod linear;
+mod map;
 mod memory;
 mod peak;
+mod pool;
+mod quant;
+mod requant;
 mod shape;
 mod simd;
 #[cfg(target_arch = "x86_64")]
@@ -23,13 +32,29 @@ mod simd_avx2;
 #[cfg(target_arch = "x86_64")]
 mod simd_avx512;
 mod simd_portable;
+mod softmax;
 mod source;
 mod tile;
 
+#[cfg(test)]
+mod tests;
+
 pub use conv::ConvHalos;
 pub use conv_f32::{Clip, ConvF32, NO_CLIP, RELU};
+pub use conv_q::ConvQ;
+pub use elementwise::{add, add_assign, affine_channels, clip, mul, mul_assign};
 pub use error::KernelError;
+pub use grid::{CodeType, Grid, OutGrid, QOutput};
 pub use isa::{Isa, Kernels};
+pub use layout::{to_channels_first, to_channels_last};
+pub use linear::{LinearF32, LinearQ, LinearShape, WeightOrder};
 pub use memory::{Scratch, bytes_of, bytes_of_mut};
 pub use peak::{Peak, measure_peak};
+pub use pool::{
+    PoolShape, average_pool, global_average_pool, max_pool, max_pool_codes, qlinear_average_pool,
+    qlinear_global_average_pool,
+};
+pub use quant::{code_table, dequantize, lookup, qlinear_add, qlinear_mul, quantize};
+pub use requant::QWeights;
 pub use shape::{ConvShape, Halo, ImageLayout};
+pub use softmax::{qlinear_softmax, softmax};

@@ -203,12 +203,12 @@ impl ConvShape {
                 return Err(KernelError::Groups { channels, groups: self.groups });
             }
         }
-        let mut padded = [0; 2];
-        for axis in 0..2 {
+        let padded = |axis: usize| {
             let image = if axis == 0 { self.h } else { self.w };
             let (k, s, d) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
-            padded[axis] = check_window(image, k, s, d, self.pads[axis], self.pads[axis + 2])?;
-        }
+            check_window(image, k, s, d, self.pads[axis], self.pads[axis + 2])
+        };
+        let padded = [padded(0)?, padded(1)?];
         bounded(&[padded[0], padded[1], self.c_in])?;
         bounded(&[padded[0], padded[1], self.c_out])?;
         bounded(&[self.c_in / self.groups, self.kernel[0], self.kernel[1], self.c_out])?;

@@ -25,7 +25,11 @@ pub(super) struct Source {
 
 impl Source {
     /// `must_copy`: the kernel needs another element type or readable elements past the end.
-    pub(super) fn new(shape: &ConvShape, layout: ImageLayout, must_copy: bool) -> Result<Source, KernelError> {
+    pub(super) fn new(
+        shape: &ConvShape,
+        layout: ImageLayout,
+        must_copy: bool,
+    ) -> Result<Source, KernelError> {
         layout.check()?;
         let (rows, columns) = (shape.window(0), shape.window(1));
         let halo = layout.halo;
@@ -37,7 +41,10 @@ impl Source {
         let copy_columns = columns.touched(columns.outputs);
         bounded(&[rows.touched(rows.outputs), copy_columns, shape.c_in])?;
         let (row, base) = if in_place {
-            (layout.row_len(), (halo.top - rows.pad) * layout.row_len() + (halo.left - columns.pad) * layout.c)
+            (
+                layout.row_len(),
+                (halo.top - rows.pad) * layout.row_len() + (halo.left - columns.pad) * layout.c,
+            )
         } else {
             (copy_columns * layout.c, 0)
         };

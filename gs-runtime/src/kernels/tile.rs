@@ -97,6 +97,12 @@ impl<S: Simd> Mac for CodeMac<S> {
 
 /// What happens to finished sums: bias, rescaling, clamping, storing.
 pub(super) trait Finish<M: Mac> {
+    /// What sums start from: the bias.
+    ///
+    /// # Safety
+    /// `param` plus `LANES` lies inside the parameters of `self`.
+    unsafe fn start(&self, m: M, param: usize) -> M::V;
+
     /// Stores the sums of one pixel in one vector of channels. `param` indexes per-channel parameters (padded to whole
     /// vectors per group), `y` and `residual` are element offsets.
     ///
@@ -206,9 +212,8 @@ impl TilePlan {
         let row_end = |width: usize| (width - 1) * self.pixel_bytes;
         let last = match area.rows {
             1 => row_end(area.last_width),
-            rows => {
-                ((rows - 1) * area.x_row + row_end(area.last_width)).max((rows - 2) * area.x_row + row_end(area.width))
-            }
+            rows => ((rows - 1) * area.x_row + row_end(area.last_width))
+                .max((rows - 2) * area.x_row + row_end(area.width)),
         };
         let run = self.runs.iter().copied().max().unwrap_or(0) + self.run_words * 4;
         last + (self.groups - 1) * self.group_bytes + run
@@ -259,7 +264,13 @@ impl Area {
 /// of `finish`, whose parameters have `plan.param_len()` elements; `area` has pixels; `plan` was made for the lanes and words
 /// of `M`.
 #[inline(always)]
-pub(super) unsafe fn tiles<M: Mac, E: Finish<M>>(m: M, plan: &TilePlan, area: &Area, x: *const u8, finish: &E) {
+pub(super) unsafe fn tiles<M: Mac, E: Finish<M>>(
+    m: M,
+    plan: &TilePlan,
+    area: &Area,
+    x: *const u8,
+    finish: &E,
+) {
     let band = (BAND_BYTES / area.x_row.max(1)).max(1);
     let vector_len = plan.vector_len();
     let mut first = 0;
@@ -365,7 +376,12 @@ unsafe fn tile<M: Mac, E: Finish<M>, const P: usize, const V: usize>(
 ) {
     let lanes = M::S::LANES;
     let pixel = plan.pixel_bytes;
-    let mut acc = [[m.zero(); V]; P];
+    let mut start = [m.zero(); V];
+    for (v, start) in start.iter_mut().enumerate() {
+        // SAFETY: the block holds V vectors of parameters.
+        *start = unsafe { finish.start(m, block.param + v * lanes) };
+    }
+    let mut acc = [start; P];
     let mut w = block.w;
     for &run in &plan.runs {
         // SAFETY: reads stay inside `read_len` bytes of the input and inside this block's weights, which hold V vectors

@@ -1,0 +1,283 @@
+//! Calibration: choosing the ranges of quantisers from data.
+//!
+//! The network runs in float, as if it had no quantisers, and each quantised value is watched by an observer.
+//! Quantisers that share a range (one grid class) share an observer. Weights need no data.
+
+use crate::observers::{AnyObserver, Observer, ObserverError, ObserverKind, WeightRule, channel_ranges, value_range};
+use crate::quant::{Grid, QuantError, Range};
+use crate::quantisers::{FakeQuant, fake_quants};
+use gs_eval::{ContentsError, DataError, DataSource, ExecError, Executor, Materializer, TensorSpec};
+use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role, Type, ValueId};
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+/// What calibration is to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CalibrateOptions {
+    /// How the ranges of activations are chosen.
+    pub observer: ObserverKind,
+    /// How the ranges of weights are chosen.
+    pub weights: WeightRule,
+    /// Samples per batch.
+    pub batch: usize,
+    /// Use this many samples at most.
+    pub limit: Option<usize>,
+}
+
+impl Default for CalibrateOptions {
+    fn default() -> Self {
+        Self { observer: ObserverKind::DEFAULT_PERCENTILE, weights: WeightRule::MinMax, batch: 32, limit: None }
+    }
+}
+
+/// What calibration did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CalibrateReport {
+    /// Samples that were run.
+    pub samples: usize,
+    /// Ranges of activations that were set.
+    pub activations: usize,
+    /// Ranges of weights that were set.
+    pub weights: usize,
+    /// Values that were not finite, by the name of the range they would have gone into.
+    pub not_finite: Vec<(String, u64)>,
+}
+
+/// Why calibration failed.
+#[derive(Debug, Error)]
+pub enum CalibrateError {
+    /// There is no quantiser.
+    #[error("the module has no quantiser to calibrate; run `simqat` first")]
+    NothingToDo,
+    /// No samples.
+    #[error("there are no calibration samples")]
+    NoSamples,
+    /// A field that the network needs is not in the data.
+    #[error("the data has no field for the input `{input}`; it has: {fields}")]
+    MissingInput {
+        /// The input.
+        input: String,
+        /// What there is.
+        fields: String,
+    },
+    /// A range could not be chosen.
+    #[error("{name}: {error}")]
+    Range {
+        /// Name of the range.
+        name: String,
+        /// Why.
+        error: ObserverError,
+    },
+    /// A grid that cannot be.
+    #[error(transparent)]
+    Grid(#[from] QuantError),
+    /// The network could not be run.
+    #[error("running the network for calibration: {0}")]
+    Exec(#[from] ExecError),
+    /// A weight could not be read.
+    #[error(transparent)]
+    Contents(#[from] ContentsError),
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The user stopped it.
+    #[error("stopped")]
+    Cancelled,
+}
+
+/// Watches one range.
+struct Watch {
+    range: GlobalId,
+    grid: Grid,
+    observer: AnyObserver,
+}
+
+/// Chooses the range of every quantiser and writes it to the state that holds it.
+///
+/// `progress` is told how many of how many samples are done, and says whether to go on.
+///
+/// # Errors
+/// See [`CalibrateError`]; the module is unchanged then.
+pub fn calibrate(
+    module: &mut Module,
+    executor: &dyn Executor,
+    data: &dyn DataSource,
+    options: &CalibrateOptions,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<CalibrateReport, CalibrateError> {
+    let quantisers = fake_quants(module)?;
+    let observed = |q: &&FakeQuant| module.global(q.range).role == Role::State;
+    if !quantisers.iter().any(|q| observed(&q)) {
+        return Err(CalibrateError::NothingToDo);
+    }
+    let weights = weight_ranges(module, quantisers.iter().filter(observed).filter(|q| q.weight), options.weights)?;
+    let (mut watches, by_value) = watch(module, quantisers.iter().filter(observed).filter(|q| !q.weight), options);
+
+    let mut report = CalibrateReport { weights: weights.len(), ..CalibrateReport::default() };
+    if !watches.is_empty() {
+        report.samples = run(module, executor, data, options, &mut watches, &by_value, progress)?;
+    }
+    let mut ranges = weights;
+    for w in &watches {
+        let name = module.str(module.global(w.range).name).to_owned();
+        let seen = w.observer.seen();
+        if seen.nan + seen.infinite > 0 {
+            report.not_finite.push((name.clone(), seen.nan + seen.infinite));
+        }
+        let range = w.observer.range(w.grid).map_err(|error| CalibrateError::Range { name, error })?;
+        ranges.push((w.range, vec![range], None));
+    }
+    report.activations = watches.len();
+    let mut rewriter = Rewriter::new(module);
+    for (global, ranges, channels) in ranges {
+        set_range(&mut rewriter, global, &ranges, channels);
+    }
+    Ok(report)
+}
+
+/// The ranges of weights: per global its ranges, and the number of channels where they differ along an axis.
+type Ranges = Vec<(GlobalId, Vec<Range>, Option<usize>)>;
+
+fn weight_ranges<'q>(
+    module: &Module,
+    quantisers: impl Iterator<Item = &'q FakeQuant>,
+    rule: WeightRule,
+) -> Result<Ranges, CalibrateError> {
+    let mut materializer = Materializer::new(module);
+    let mut out: Ranges = Vec::new();
+    for q in quantisers {
+        let tensor = materializer.value(q.input)?;
+        let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
+        let name = || module.str(module.global(q.range).name).to_owned();
+        let failed = |error: QuantError| CalibrateError::Range { name: name(), error: error.into() };
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(failed(QuantError::NonFinite { what: "weight", index: at, value: values[at] }));
+        }
+        let (ranges, channels) = match q.axis {
+            Some(axis) => {
+                let ranges = channel_ranges(&values, tensor.dims(), axis, rule, q.grid).map_err(failed)?;
+                let n = ranges.len();
+                (ranges, Some(n))
+            }
+            None => (vec![value_range(&values, rule, q.grid)], None),
+        };
+        out.push((q.range, ranges, channels));
+    }
+    Ok(out)
+}
+
+/// One observer per range, and which of them a value feeds.
+fn watch<'q>(
+    _module: &Module,
+    quantisers: impl Iterator<Item = &'q FakeQuant>,
+    options: &CalibrateOptions,
+) -> (Vec<Watch>, FxHashMap<ValueId, usize>) {
+    let mut watches: Vec<Watch> = Vec::new();
+    let mut by_value = FxHashMap::default();
+    for q in quantisers {
+        let index = watches.iter().position(|w| w.range == q.range).unwrap_or_else(|| {
+            watches.push(Watch { range: q.range, grid: q.grid, observer: AnyObserver::new(options.observer) });
+            watches.len() - 1
+        });
+        by_value.insert(q.input, index);
+    }
+    (watches, by_value)
+}
+
+/// Runs the data through the network as if it had no quantisers. Returns the number of samples.
+fn run(
+    module: &Module,
+    executor: &dyn Executor,
+    data: &dyn DataSource,
+    options: &CalibrateOptions,
+    watches: &mut [Watch],
+    by_value: &FxHashMap<ValueId, usize>,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<usize, CalibrateError> {
+    let float = without_quantisers(module);
+    let Some(main) = float.main() else { return Err(CalibrateError::NothingToDo) };
+    let total = options.limit.unwrap_or(usize::MAX).min(data.len());
+    if total == 0 {
+        return Err(CalibrateError::NoSamples);
+    }
+    let params = float.graph(main).params().to_vec();
+    let mut taps: Vec<ValueId> = by_value.keys().copied().filter(|v| !params.contains(v)).collect();
+    taps.sort();
+    let mut plan = None;
+    let mut done = 0;
+    while done < total {
+        let next = (done + options.batch.max(1)).min(total);
+        let fields = data.batch(done..next)?;
+        let inputs = inputs_of(&float, &params, fields)?;
+        for (v, tensor) in params.iter().zip(&inputs) {
+            if let (Some(&w), Some(values)) = (by_value.get(v), tensor.as_f32()) {
+                watches[w].observer.observe(values);
+            }
+        }
+        let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
+        if plan.as_ref().is_none_or(|(s, _)| *s != specs) {
+            plan = Some((specs.clone(), executor.prepare(&float, main, &specs, &taps)?));
+        }
+        if let Some((_, plan)) = &mut plan {
+            plan.run(&inputs, &mut |value, view| {
+                if let (Some(&w), Some(values)) = (by_value.get(&value), view.as_f32()) {
+                    watches[w].observer.observe(values);
+                }
+            })?;
+        }
+        done = next;
+        if !progress(done, total) {
+            return Err(CalibrateError::Cancelled);
+        }
+    }
+    Ok(done)
+}
+
+/// The network's inputs in order, picked from named fields; a single unnamed or differently named field serves a
+/// network with one input.
+pub fn inputs_of(
+    module: &Module,
+    params: &[ValueId],
+    mut fields: Vec<gs_eval::Field>,
+) -> Result<Vec<gs_eval::Tensor>, CalibrateError> {
+    let mut inputs = Vec::with_capacity(params.len());
+    for &p in params {
+        let name = module.str(module.value(p).name);
+        let at = fields.iter().position(|(n, _)| n == name).or((params.len() == 1 && !fields.is_empty()).then_some(0));
+        let Some(at) = at else {
+            let there: Vec<&str> = fields.iter().map(|(n, _)| n.as_str()).collect();
+            return Err(CalibrateError::MissingInput { input: name.to_owned(), fields: there.join(", ") });
+        };
+        inputs.push(fields.swap_remove(at).1);
+    }
+    Ok(inputs)
+}
+
+/// The module with every quantiser bypassed. Handles stay those of the original; weights are shared.
+fn without_quantisers(module: &Module) -> Module {
+    let mut float = module.clone();
+    let ops = float.all_ops();
+    let mut rewriter = Rewriter::new(&mut float);
+    for op in ops {
+        if rewriter.decl(op).traits.has(gs_ir::registry::Traits::QUANTISER) && rewriter.is(op, "fake_quant") {
+            let result = rewriter.op(op).result();
+            if let Some(input) = rewriter.op(op).operand(0) {
+                rewriter.replace_uses(result, input);
+                rewriter.erase(op);
+            }
+        }
+    }
+    float
+}
+
+/// Writes ranges to the state that holds them.
+pub(crate) fn set_range(rewriter: &mut Rewriter<'_>, global: GlobalId, ranges: &[Range], channels: Option<usize>) {
+    let rows: Vec<f32> = ranges.iter().map(|r| r.min).chain(ranges.iter().map(|r| r.max)).collect();
+    let dims: Vec<i64> = match channels {
+        Some(n) => vec![2, n as i64],
+        None => vec![2],
+    };
+    let literal = Literal::f32s(dims.clone(), &rows);
+    rewriter.set_global(global, Type::fixed(gs_ir::ElemType::F32, &dims), Init::Data(literal.data));
+}
+

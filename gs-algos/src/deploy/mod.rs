@@ -1,0 +1,141 @@
+//! Deployment: a frozen network becomes integer operators of a target, by rewrite rules.
+//!
+//! 1. `qdq` becomes a dequantize of a quantize, and dequantize moves down through data movement (qdq.gsr of
+//!    gs-passes), so that movement runs on integers and pairs meet.
+//! 2. Each region between dequantize and quantize becomes one integer operator (the target's lowering rules).
+//! 3. Quantised weights are folded into derived constants.
+//! 4. For the portable form, integer operators that only one runtime knows are written as quantize, float
+//!    operator and dequantize again (qdq-form.gsr), which that runtime fuses back.
+
+use crate::simqat::note_kept;
+use crate::targets::{self, TargetLookupError};
+use gs_ir::{Module, Phase};
+use gs_passes::grid::Grids;
+use gs_passes::manager::{PassError, PassReport};
+use gs_passes::passes::{fold_constants, merge_equal, remove_dead};
+use gs_passes::rules::{GreedyOptions, NoEnv, RuleSet, greedy};
+use gs_passes::target::{self, Target};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The lowering rules of the target `ort-cpu`.
+pub const LOWER_ORT_CPU: &str = include_str!("lower-ort-cpu.gsr");
+/// The rules of the portable form.
+pub const QDQ_FORM: &str = include_str!("qdq-form.gsr");
+
+/// How a deployed network is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Float operators between quantize and dequantize: every runtime reads it, and one that can, fuses it.
+    #[default]
+    Qdq,
+    /// Integer operators, some of them known to ONNX Runtime alone.
+    Qoperator,
+}
+
+/// Why a network could not be deployed.
+#[derive(Debug, Error)]
+pub enum DeployError {
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetLookupError),
+    /// It was instrumented for another target.
+    #[error("the module was instrumented for target `{before}`, whose grids do not suit `{wanted}`; apply the algorithm again with target={wanted}")]
+    OtherTarget {
+        /// What it was instrumented for.
+        before: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The target does not run this form.
+    #[error("target `{target}` does not run the {form} form")]
+    Form {
+        /// The target.
+        target: String,
+        /// The form.
+        form: &'static str,
+    },
+    /// No lowering rules ship for this target.
+    #[error("no lowering rules are known for target `{0}`")]
+    NoRules(String),
+    /// No graph.
+    #[error("the module has no graph")]
+    NoGraph,
+}
+
+/// Lowers a frozen network to integer operators. A network read from a quantised file is frozen too.
+///
+/// # Errors
+/// See [`DeployError`].
+pub fn to_integers(module: &mut Module, target_name: &str) -> Result<PassReport, PassError> {
+    let target = targets::find(target_name).map_err(DeployError::from)?;
+    if let Some(before) = module.meta.target.clone().filter(|t| *t != target.name) {
+        return Err(DeployError::OtherTarget { before, wanted: target.name }.into());
+    }
+    let main = module.main().ok_or(DeployError::NoGraph)?;
+    note_kept(module, &Grids::of(module, main, &target, &|_| true));
+    let mut report = run(module, &crate::rules::load("qdq", gs_passes::rules::shipped::QDQ)?);
+    report.absorb(run(module, &lowering(&target)?));
+    report.absorb(clean(module));
+    module.meta.target = Some(target.name);
+    Ok(report)
+}
+
+/// Writes integer operators that only one runtime knows in the portable form.
+///
+/// # Errors
+/// A defect of the rule file.
+pub fn to_qdq_form(module: &mut Module) -> Result<PassReport, PassError> {
+    let mut report = run(module, &crate::rules::load("qdq-form", QDQ_FORM)?);
+    report.absorb(clean(module));
+    Ok(report)
+}
+
+/// Lowers a frozen network and brings it into the form asked for.
+///
+/// # Errors
+/// See [`DeployError`].
+pub fn deploy(module: &mut Module, target_name: &str, form: Form) -> Result<PassReport, PassError> {
+    let target = targets::find(target_name).map_err(DeployError::from)?;
+    let runs = match (form, target.format) {
+        (_, target::Format::Both) | (Form::Qdq, target::Format::Qdq) | (Form::Qoperator, target::Format::Qoperator) => true,
+        _ => false,
+    };
+    if !runs {
+        let form = if form == Form::Qdq { "qdq" } else { "qoperator" };
+        return Err(DeployError::Form { target: target.name, form }.into());
+    }
+    let mut report = to_integers(module, target_name)?;
+    if form == Form::Qdq {
+        report.absorb(to_qdq_form(module)?);
+    }
+    debug_assert!(Phase::of(module) >= Phase::Frozen || form == Form::Qdq);
+    Ok(report)
+}
+
+fn lowering(target: &Target) -> Result<RuleSet, PassError> {
+    match target.name.as_str() {
+        "ort-cpu" => crate::rules::load("lower-ort-cpu", LOWER_ORT_CPU),
+        other => Err(DeployError::NoRules(other.to_owned()).into()),
+    }
+}
+
+fn run(module: &mut Module, rules: &RuleSet) -> PassReport {
+    let stats = greedy(module, rules, &GreedyOptions::default(), &NoEnv);
+    let counters = stats.fired.iter().map(|(rule, n)| (rule.as_str(), *n as usize));
+    PassReport::counting(counters)
+}
+
+/// Folds quantised weights and removes what is left over.
+fn clean(module: &mut Module) -> PassReport {
+    let folded = fold_constants(module);
+    let merged = merge_equal(module);
+    let (ops, globals) = remove_dead(module);
+    PassReport::counting([
+        ("operations folded", folded),
+        ("operations merged", merged),
+        ("operations removed", ops),
+        ("globals removed", globals),
+    ])
+}

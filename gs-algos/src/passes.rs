@@ -1,0 +1,216 @@
+//! The passes of this crate, as pipelines name them.
+
+use crate::calibrate::{CalibrateOptions, calibrate};
+use crate::deploy::{Form, deploy, to_integers, to_qdq_form};
+use crate::freeze::freeze;
+use crate::observers::{ObserverKind, WeightRule};
+use crate::simqat::{SimQat, SimQatConfig};
+use gs_ir::{Module, Phase};
+use gs_passes::manager::{Needs, Pass, PassContext, PassError, PassInfo, PassRegistry, PassReport, read_options};
+use serde::Deserialize;
+
+/// Adds the passes of this crate.
+pub fn register(registry: &mut PassRegistry) {
+    registry.register(&SIMQAT, |o| Ok(Box::new(SimQat { config: read_options::<SimQatConfig>(o)? })));
+    registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
+    registry.register(&FREEZE, |o| Ok(Box::new(read_options::<Freeze>(o)?)));
+    registry.register(&DEPLOY, |o| Ok(Box::new(read_options::<Deploy>(o)?)));
+    registry.register(&INTEGERS, |o| Ok(Box::new(read_options::<Integers>(o)?)));
+    registry.register(&QDQ, |o| Ok(Box::new(read_options::<QdqForm>(o)?)));
+}
+
+static SIMQAT: PassInfo = PassInfo {
+    name: "simqat",
+    doc: "insert quantisers where a deployed tensor changes",
+    options: &[
+        ("target", "the target that decides placement (ort-cpu)"),
+        ("act", "grids of activations: {bits=8, symmetric=false, narrow_range=false, per_channel=false}"),
+        ("weight", "grids of weights: {bits=8, symmetric=true, narrow_range=true, per_channel=true}"),
+        ("observer", "how ranges are observed in training (ema{decay=0.99})"),
+        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
+        ("layers", "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})"),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: Some(Phase::Instrumented),
+};
+
+impl Pass for SimQat {
+    fn info(&self) -> &'static PassInfo {
+        &SIMQAT
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        self.apply(module, context)
+    }
+}
+
+static CALIBRATE: PassInfo = PassInfo {
+    name: "calibrate",
+    doc: "choose the ranges of quantisers from data",
+    options: &[
+        ("data", "name of the data source (calib)"),
+        ("observer", "how ranges of activations are chosen: minmax, percentile, entropy, mse, std (percentile{p=99.99})"),
+        ("weights", "how ranges of weights are chosen: minmax, {mse={norm=2}} (minmax)"),
+        ("batch", "samples per batch (32)"),
+        ("limit", "use this many samples at most (all)"),
+    ],
+    accepts: &[Phase::Instrumented],
+    produces: None,
+};
+
+/// The pass `calibrate`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Calibrate {
+    data: String,
+    observer: ObserverKind,
+    weights: WeightRule,
+    batch: usize,
+    limit: Option<usize>,
+}
+
+impl Default for Calibrate {
+    fn default() -> Self {
+        let o = CalibrateOptions::default();
+        Self { data: "calib".to_owned(), observer: o.observer, weights: o.weights, batch: o.batch, limit: o.limit }
+    }
+}
+
+impl Pass for Calibrate {
+    fn info(&self) -> &'static PassInfo {
+        &CALIBRATE
+    }
+    fn needs(&self) -> Needs {
+        Needs { executor: true, data: vec![self.data.clone()] }
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let (Some(executor), Some(&data)) = (context.executor, context.data.get(&self.data)) else {
+            return Err("an executor and the data source are needed".into());
+        };
+        let options = CalibrateOptions {
+            observer: self.observer,
+            weights: self.weights,
+            batch: self.batch.max(1),
+            limit: self.limit,
+        };
+        let mut progress = |done, total| context.progress("calibrating", done, total);
+        let done = calibrate(module, executor, data, &options, &mut progress)?;
+        let mut report = PassReport::counting([
+            ("samples", done.samples),
+            ("ranges of activations", done.activations),
+            ("ranges of weights", done.weights),
+        ]);
+        for (name, count) in done.not_finite {
+            report.notes.push(format!("{name}: {count} values were not finite and were ignored"));
+        }
+        Ok(report)
+    }
+}
+
+static FREEZE: PassInfo = PassInfo {
+    name: "freeze",
+    doc: "turn observed ranges into constant scales and zero points, and give biases their grid",
+    options: &[],
+    accepts: &[Phase::Instrumented],
+    produces: Some(Phase::Frozen),
+};
+
+/// The pass `freeze`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Freeze {}
+
+impl Pass for Freeze {
+    fn info(&self) -> &'static PassInfo {
+        &FREEZE
+    }
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let done = freeze(module)?;
+        let mut report = PassReport::counting([("quantisers frozen", done.quantisers), ("biases quantised", done.biases)]);
+        for (name, channels) in done.raised {
+            report.notes.push(format!("{name}: the weight scale of {channels} channels was raised so that their bias fits 32 bits"));
+        }
+        gs_passes::passes::remove_dead(module);
+        Ok(report)
+    }
+}
+
+static DEPLOY: PassInfo = PassInfo {
+    name: "deploy",
+    doc: "lower a frozen network to the integer operators of a target",
+    options: &[
+        ("target", "the target (what the module was instrumented for, else ort-cpu)"),
+        ("format", "qdq: portable; qoperator: integer operators of ONNX Runtime (qdq)"),
+    ],
+    accepts: &[Phase::Frozen],
+    produces: Some(Phase::Deployed),
+};
+
+/// The pass `deploy`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Deploy {
+    target: Option<String>,
+    format: Form,
+}
+
+/// The target asked for, else the one that the module was made for, else the default.
+fn target_of<'t>(asked: &'t Option<String>, module: &'t Module) -> String {
+    asked.clone().or_else(|| module.meta.target.clone()).unwrap_or_else(|| SimQatConfig::default().target)
+}
+
+impl Pass for Deploy {
+    fn info(&self) -> &'static PassInfo {
+        &DEPLOY
+    }
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let target = target_of(&self.target, module);
+        deploy(module, &target, self.format)
+    }
+}
+
+static INTEGERS: PassInfo = PassInfo {
+    name: "integers",
+    doc: "lower a frozen network to integer operators and leave it so (what `deploy` does before it chooses a form)",
+    options: &[("target", "the target (what the module was instrumented for, else ort-cpu)")],
+    accepts: &[Phase::Frozen, Phase::Deployed],
+    produces: Some(Phase::Deployed),
+};
+
+/// The pass `integers`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Integers {
+    target: Option<String>,
+}
+
+impl Pass for Integers {
+    fn info(&self) -> &'static PassInfo {
+        &INTEGERS
+    }
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let target = target_of(&self.target, module);
+        to_integers(module, &target)
+    }
+}
+
+static QDQ: PassInfo = PassInfo {
+    name: "qdq-form",
+    doc: "write integer operators in the portable form",
+    options: &[],
+    accepts: &[Phase::Frozen, Phase::Deployed],
+    produces: None,
+};
+
+/// The pass `qdq-form`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QdqForm {}
+
+impl Pass for QdqForm {
+    fn info(&self) -> &'static PassInfo {
+        &QDQ
+    }
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        to_qdq_form(module)
+    }
+}

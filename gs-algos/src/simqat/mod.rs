@@ -1,0 +1,219 @@
+//! SimQAT: quantisation simulated in float, so that training or calibration sees what the integers will be
+//! (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+//! Inference", CVPR 2018). The graph changes are the rules in `rules.gsr`; here is what they ask.
+
+mod config;
+
+pub use config::{ConfigError, LayerConfig, SimQatConfig, TensorConfig};
+
+use crate::selector::{self, SelectorError};
+use crate::targets::{self, TargetLookupError};
+use gs_ir::{Attr, ElemType, FloatBits, GraphId, Module, OpId, Rewriter, ValueId};
+use gs_passes::grid::{Grids, Part, channel_axis};
+use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_passes::rules::{GridClass, RuleEnv, Site};
+use gs_passes::target::Target;
+use rustc_hash::FxHashSet;
+use thiserror::Error;
+
+/// The rules that place quantisers.
+pub const RULES: &str = include_str!("rules.gsr");
+
+/// The algorithm with its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct SimQat {
+    /// What to do.
+    pub config: SimQatConfig,
+}
+
+/// Why SimQAT could not be applied.
+#[derive(Debug, Error)]
+pub enum SimQatError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetLookupError),
+    /// A selector in the configuration.
+    #[error("{key}: {error}")]
+    Selector {
+        /// The key that holds it.
+        key: String,
+        /// What is wrong.
+        error: SelectorError,
+    },
+    /// The module was instrumented for another target.
+    #[error("the module was instrumented for target `{before}`; it cannot be for `{wanted}` too")]
+    OtherTarget {
+        /// What it was instrumented for.
+        before: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// There is no graph.
+    #[error("the module has no graph")]
+    NoGraph,
+}
+
+impl SimQat {
+    /// Instruments a network: inserts quantisers whose ranges are not observed yet, states the target in the
+    /// module's header, and notes for every layer that stays in float why. Applying it twice equals once.
+    ///
+    /// # Errors
+    /// A wrong configuration, by its key; see [`SimQatError`].
+    pub fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        self.config.check().map_err(SimQatError::from)?;
+        let target = targets::find(&self.config.target).map_err(SimQatError::from)?;
+        if let Some(before) = module.meta.target.as_ref().filter(|t| **t != target.name) {
+            let (before, wanted) = (before.clone(), target.name.clone());
+            return Err(SimQatError::OtherTarget { before, wanted }.into());
+        }
+        let main = module.main().ok_or(SimQatError::NoGraph)?;
+        let env = Env::new(module, main, &target, &self.config)?;
+        let rules = crate::rules::load("simqat", RULES)?;
+        let report = gs_passes::rules::insert(module, &rules, &env)?;
+        for site in &report.sites {
+            context.remark("simqat", &site.name, env.why(site.value, &site.rule));
+        }
+        note_kept(module, &env.grids);
+        module.meta.target = Some(target.name.clone());
+        let of_rule = |names: &[&str]| report.sites.iter().filter(|s| names.contains(&s.rule.as_str())).count();
+        Ok(PassReport::counting([
+            ("weight quantisers inserted", of_rule(&["weight_fake_quant"])),
+            ("activation quantisers inserted", of_rule(&["activation_fake_quant"])),
+            ("fixed quantisers inserted", of_rule(&["fixed_fake_quant"])),
+        ]))
+    }
+}
+
+/// Notes for every operation that stays in float why.
+pub(crate) fn note_kept(module: &mut Module, grids: &Grids) {
+    let main = module.main();
+    let mut rewriter = Rewriter::new(module);
+    let ops: Vec<OpId> = main.map(|g| rewriter.ops_in(g).collect()).unwrap_or_default();
+    for op in ops {
+        let Some(Part::Float(reason)) = grids.part(op) else { continue };
+        let names = rewriter.source_of(op).to_vec();
+        let entry = rewriter.entry(reason.code, "placement", None, Some(&reason.text));
+        for name in names {
+            rewriter.kept.insert(name, entry.clone());
+        }
+    }
+}
+
+/// What the rules ask: the analysis of the graph, and the configuration.
+struct Env<'c> {
+    grids: Grids,
+    config: &'c SimQatConfig,
+    signed_activations: bool,
+    /// Layer settings in order of increasing precedence, with the operations they are for.
+    layers: Vec<(FxHashSet<OpId>, LayerConfig)>,
+}
+
+impl<'c> Env<'c> {
+    fn new(module: &Module, graph: GraphId, target: &Target, config: &'c SimQatConfig) -> Result<Self, SimQatError> {
+        let select = |key: &str, selector: &str| {
+            let found = selector::select(module, selector);
+            let found = found.map_err(|error| SimQatError::Selector { key: key.to_owned(), error })?;
+            Ok::<_, SimQatError>(found.into_iter().collect::<FxHashSet<OpId>>())
+        };
+        let mut excluded = FxHashSet::default();
+        for selector in &config.exclude {
+            excluded.extend(select("exclude", selector)?);
+        }
+        // The longest selector wins: it comes last.
+        let mut by_length: Vec<_> = config.layers.iter().collect();
+        by_length.sort_by_key(|(selector, _)| selector.len());
+        let layers: Result<_, SimQatError> = by_length
+            .into_iter()
+            .map(|(selector, layer)| Ok((select(&format!("layers.{selector}"), selector)?, *layer)))
+            .collect();
+        let grids = Grids::of(module, graph, target, &|op| !excluded.contains(&op));
+        let first = target.activation.types.first().and_then(|t| ElemType::from_name(t));
+        let signed_activations = first.is_some_and(ElemType::is_signed_int);
+        Ok(Self { grids, config, signed_activations, layers: layers? })
+    }
+
+    /// The setting of a layer, if one was made for it.
+    fn layer<T>(&self, op: Option<OpId>, get: impl Fn(&LayerConfig) -> Option<T>) -> Option<T> {
+        let op = op?;
+        self.layers.iter().rev().filter(|(ops, _)| ops.contains(&op)).find_map(|(_, l)| get(l))
+    }
+
+    /// Why a quantiser stands at a value, for remarks.
+    fn why(&self, value: ValueId, rule: &str) -> String {
+        match self.grids.class_of(value) {
+            Some((_, class)) if !class.why.is_empty() => class.why.clone(),
+            _ => format!("rule {rule}"),
+        }
+    }
+
+    fn weight_cfg(&self, module: &Module, op: OpId, key: &str) -> Option<Attr> {
+        let w = &self.config.weight;
+        match key {
+            "weight_bits" => {
+                Some(Attr::Int(i64::from(self.layer(Some(op), |l| l.weight_bits).unwrap_or(w.bits))))
+            }
+            "weight_signed" => Some(Attr::Bool(w.signed.unwrap_or(true))),
+            "weight_symmetric" => Some(Attr::Bool(w.symmetric)),
+            "weight_narrow" => Some(Attr::Bool(w.narrow_range)),
+            "weight_axis" => {
+                let per_channel = self.layer(Some(op), |l| l.weight_per_channel).unwrap_or(w.per_channel);
+                let axis = channel_axis(module, op).filter(|_| per_channel)?;
+                Some(Attr::Int(axis as i64))
+            }
+            _ => None,
+        }
+    }
+
+    fn act_cfg(&self, module: &Module, value: ValueId, key: &str) -> Option<Attr> {
+        let a = &self.config.act;
+        match key {
+            "act_bits" => {
+                let producer = module.producer(value);
+                Some(Attr::Int(i64::from(self.layer(producer, |l| l.act_bits).unwrap_or(a.bits))))
+            }
+            "act_signed" => Some(Attr::Bool(a.signed.unwrap_or(self.signed_activations))),
+            "act_symmetric" => Some(Attr::Bool(a.symmetric)),
+            "act_narrow" => Some(Attr::Bool(a.narrow_range)),
+            "fixed_range" => {
+                let (scale, zero_point) = self.grids.class_of(value)?.1.fixed?;
+                let edge = |code: i64| FloatBits((code - zero_point) as f32 * scale);
+                Some(Attr::Floats([edge(0), edge(255)].into()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl RuleEnv for Env<'_> {
+    fn selected(&self, _: &Module, op: OpId) -> bool {
+        matches!(self.grids.part(op), Some(Part::Computes))
+    }
+
+    fn needs_grid(&self, _: &Module, value: ValueId) -> bool {
+        self.grids.needs_grid(value)
+    }
+
+    fn fixed_grid(&self, _: &Module, value: ValueId) -> bool {
+        self.grids.class_of(value).is_some_and(|(_, c)| c.fixed.is_some())
+    }
+
+    fn class_of(&self, module: &Module, value: ValueId) -> Option<GridClass> {
+        let (id, class) = self.grids.class_of(value)?;
+        let first = *class.entries.first()?;
+        let name = match module.producer(first) {
+            Some(op) => module.label(op).to_owned(),
+            None => module.str(module.value(first).name).to_owned(),
+        };
+        Some(GridClass { id: id as u32, entries: class.entries.clone(), name })
+    }
+
+    fn cfg(&self, module: &Module, site: Site, key: &str) -> Option<Attr> {
+        match site {
+            Site::Op(op) => self.weight_cfg(module, op, key),
+            Site::Value(value) => self.act_cfg(module, value, key),
+        }
+    }
+}

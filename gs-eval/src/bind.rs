@@ -1,0 +1,86 @@
+//! Symbolic dimensions in a run: each is bound where a tensor first shows its value, and must have it everywhere.
+
+use crate::evaluator::Precision;
+use crate::exec::TensorSpec;
+use gs_ir::{Dim, SymbolId, Type};
+use rustc_hash::FxHashMap;
+
+/// Values of symbols.
+pub(crate) type Bindings = FxHashMap<SymbolId, i64>;
+
+/// How a tensor contradicts a declared type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// Element type, rank or a fixed extent.
+    Type,
+    /// A symbol: bound to the first number, seen as the second.
+    Symbol(SymbolId, i64, i64),
+}
+
+/// Checks a tensor against its declared type and binds the symbols that stand alone in it. Expressions are checked where
+/// all their symbols are bound.
+pub(crate) fn bind(
+    bindings: &mut Bindings,
+    declared: &Type,
+    found: &TensorSpec,
+    precision: Precision,
+) -> Result<(), Misfit> {
+    let declared = match declared {
+        Type::Any => return Ok(()),
+        Type::Tensor(t) => t,
+        _ => return Err(Misfit::Type),
+    };
+    if precision.elem(declared.elem) != precision.elem(found.elem) {
+        return Err(Misfit::Type);
+    }
+    let Some(dims) = declared.dims() else { return Ok(()) };
+    if dims.len() != found.dims.len() {
+        return Err(Misfit::Type);
+    }
+    for (dim, &extent) in dims.iter().zip(&found.dims) {
+        let extent = i64::try_from(extent).unwrap_or(i64::MAX);
+        if let Some(symbol) = dim.as_symbol() {
+            let first = *bindings.entry(symbol).or_insert(extent);
+            if first != extent {
+                return Err(Misfit::Symbol(symbol, first, extent));
+            }
+        }
+    }
+    for (dim, &extent) in dims.iter().zip(&found.dims) {
+        let value = dim.eval(&|s| bindings.get(&s).copied());
+        let matches = value.is_none_or(|v| usize::try_from(v) == Ok(extent));
+        if !matches {
+            return Err(Misfit::Type);
+        }
+    }
+    Ok(())
+}
+
+/// Whether every extent of a type has a value; [`Dim::Unknown`] never has.
+#[cfg(test)]
+fn settled(bindings: &Bindings, dims: &[Dim]) -> bool {
+    dims.iter().all(|d| d.eval(&|s| bindings.get(&s).copied()).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gs_ir::{ElemType, Handle};
+
+    #[test]
+    fn symbols_are_bound_once() {
+        let n = Dim::symbol(SymbolId::from_index(0));
+        let spec = |dims: &[usize]| TensorSpec { elem: ElemType::F32, dims: dims.to_vec() };
+        let ty = Type::tensor(ElemType::F32, [n.clone(), n.mul(&2.into()), Dim::Const(3)]);
+        let mut b = Bindings::default();
+        assert_eq!(bind(&mut b, &ty, &spec(&[4, 8, 3]), Precision::Native), Ok(()));
+        assert!(settled(&b, ty.dims().unwrap()));
+        let other = bind(&mut b, &ty, &spec(&[5, 10, 3]), Precision::Native);
+        assert_eq!(other, Err(Misfit::Symbol(SymbolId::from_index(0), 4, 5)));
+        assert_eq!(bind(&mut b, &ty, &spec(&[4, 7, 3]), Precision::Native), Err(Misfit::Type));
+        assert_eq!(bind(&mut b, &ty, &spec(&[4, 8]), Precision::Native), Err(Misfit::Type));
+        let wide = TensorSpec { elem: ElemType::F64, dims: vec![4, 8, 3] };
+        assert_eq!(bind(&mut b, &ty, &wide, Precision::Native), Err(Misfit::Type));
+        assert_eq!(bind(&mut b, &ty, &wide, Precision::F64), Ok(()));
+    }
+}

@@ -1,0 +1,40 @@
+//! Reads ONNX files into the IR and writes them again: `onnx_roundtrip [--opset N] IN.onnx OUT.onnx [IN OUT]...`
+//!
+//! Used by `tests/ort/roundtrip.py`, which lets ONNX Runtime compare both.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use gs_ir::Registry;
+use gs_onnx::{ExportOptions, StoredOnly, export, import_file};
+
+fn convert(from: &Path, to: &Path, options: &ExportOptions) -> Result<(), Box<dyn std::error::Error>> {
+    let module = import_file(from, &Registry::builtin())?;
+    let mut out = BufWriter::new(File::create(to)?);
+    export(&module, options)?.write(&mut out, &StoredOnly)?;
+    out.flush()?;
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "a command-line program")]
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let mut options = ExportOptions::default();
+    if args.first().is_some_and(|a| a == "--opset") && args.len() > 1 {
+        options.opset = args.get(1).and_then(|v| v.parse().ok());
+        args.drain(..2);
+    }
+    let mut failed = args.is_empty() || args.len() % 2 != 0;
+    if failed {
+        eprintln!("usage: onnx_roundtrip [--opset N] IN.onnx OUT.onnx [IN OUT]...");
+    }
+    for pair in args.chunks_exact(2) {
+        if let Err(error) = convert(Path::new(&pair[0]), Path::new(&pair[1]), &options) {
+            eprintln!("{}: {error}", pair[0]);
+            failed = true;
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}

@@ -1,0 +1,162 @@
+//! From the IR to ONNX.
+//!
+//! Each operation is written in the form that its declaration gives for the operator set version. A round trip keeps
+//! the version of the source; where an operation does not exist in it, the lowest later version is taken in which
+//! all do. Attributes that are operands in ONNX become constants again, symbols in them computations of shapes.
+//!
+//! The graph's `updates` are not written: ONNX has no word for them, and they do not change what a run returns.
+
+mod attrs;
+mod dims;
+mod error;
+mod globals;
+mod graph;
+mod meta;
+mod names;
+mod op;
+mod opset;
+mod types;
+
+use std::io::{self, Write};
+
+use gs_ir::{GlobalId, Module};
+
+use crate::error::Error;
+use crate::proto::ModelProto;
+use crate::write::{Inline, Payloads, write_external, write_model};
+pub use error::ExportError;
+use globals::Contents;
+
+/// What the caller may choose.
+#[derive(Clone, Debug, Default)]
+pub struct ExportOptions {
+    /// Version of the `ai.onnx` operator set; by default that of the source, raised if it must be.
+    pub opset: Option<i64>,
+}
+
+/// Makes contents that are not stored: derived and seeded globals.
+pub trait Materialise {
+    /// Writes the packed elements of a global, row-major, little-endian, elements below 8 bits from the low bits.
+    /// Called when their place in the file is reached, so they need not all exist at once.
+    ///
+    /// # Errors
+    /// Those of `out`, or why the elements cannot be made.
+    fn materialise(&self, module: &Module, global: GlobalId, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// For modules whose contents are all stored, and derived ones that are written as nodes.
+pub struct StoredOnly;
+
+impl Materialise for StoredOnly {
+    fn materialise(&self, module: &Module, global: GlobalId, _out: &mut dyn Write) -> io::Result<()> {
+        let name = module.str(module.global(global).name);
+        Err(io::Error::other(format!("@{name} is not stored, and nothing was given that could compute it")))
+    }
+}
+
+/// A model ready to be written. Stored weights are shared with the module, the others are made while writing.
+pub struct Exported<'m> {
+    /// The model; elements of weights that are not stored are missing.
+    pub model: ModelProto,
+    module: &'m Module,
+    contents: Vec<Contents>,
+}
+
+/// Makes an ONNX model of a module's main graph.
+///
+/// # Errors
+/// An operation has no ONNX form, or none in the operator set version that is asked for; a dimension cannot be
+/// computed from what a run knows; an operation that was kept as it was blocks a change of version.
+pub fn export<'m>(module: &'m Module, options: &ExportOptions) -> Result<Exported<'m>, ExportError> {
+    let main = module.main().ok_or(ExportError::NoGraph)?;
+    let opset = opset::choose(module, main, options.opset)?;
+    let mut exporter = Exporter::new(module, opset);
+    let graph = exporter.main(main)?;
+    let model = meta::model(module, &exporter, graph)?;
+    Ok(Exported { model, module, contents: exporter.contents })
+}
+
+impl Exported<'_> {
+    /// Writes the model with all its weights.
+    ///
+    /// # Errors
+    /// The model is larger than a message may be (see [`Self::write_external`]), or writing fails.
+    pub fn write(&self, out: &mut dyn Write, materialise: &dyn Materialise) -> Result<(), Error> {
+        let mut payloads = self.payloads(materialise);
+        write_model(out, &self.model, &mut payloads)
+    }
+
+    /// Writes weights of at least `threshold` bytes to `data`, the rest of the model to `out`. `location` is the name
+    /// of the data file relative to the model.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn write_external(
+        mut self,
+        out: &mut dyn Write,
+        data: &mut dyn Write,
+        location: &str,
+        threshold: u64,
+        materialise: &dyn Materialise,
+    ) -> Result<(), Error> {
+        let (module, contents) = (self.module, std::mem::take(&mut self.contents));
+        let mut payloads = FromModule { module, contents: &contents, materialise };
+        let moved = write_external(data, location, threshold, &mut self.model, &mut payloads)?;
+        write_model(out, &self.model, &mut Inline { payloads: &mut payloads, moved })
+    }
+
+    fn payloads<'a>(&'a self, materialise: &'a dyn Materialise) -> FromModule<'a> {
+        FromModule { module: self.module, contents: &self.contents, materialise }
+    }
+}
+
+struct FromModule<'a> {
+    module: &'a Module,
+    contents: &'a [Contents],
+    materialise: &'a dyn Materialise,
+}
+
+impl Payloads for FromModule<'_> {
+    fn len(&self, index: usize) -> Option<u64> {
+        match self.contents.get(index)? {
+            Contents::InMessage => None,
+            Contents::Repeated { one, count } => Some(one.len() as u64 * *count as u64),
+            Contents::Made { bytes, .. } => Some(*bytes as u64),
+        }
+    }
+
+    fn write(&mut self, index: usize, out: &mut dyn Write) -> io::Result<()> {
+        match self.contents.get(index) {
+            None | Some(Contents::InMessage) => Ok(()),
+            Some(Contents::Repeated { one, count }) => globals::write_repeated(one, *count, out),
+            Some(Contents::Made { global, .. }) => self.materialise.materialise(self.module, *global, out),
+        }
+    }
+}
+
+/// State of one export.
+struct Exporter<'m> {
+    module: &'m Module,
+    opset: opset::Choice,
+    names: names::Names,
+    initializers: Vec<crate::proto::TensorProto>,
+    contents: Vec<Contents>,
+    /// Where symbols can be read from, innermost scope last.
+    symbols: dims::Symbols,
+    /// Domains of the declared operators written.
+    domains: std::collections::BTreeSet<&'static str>,
+}
+
+impl<'m> Exporter<'m> {
+    fn new(module: &'m Module, opset: opset::Choice) -> Self {
+        Self {
+            module,
+            opset,
+            names: names::Names::new(module),
+            initializers: Vec::new(),
+            contents: Vec::new(),
+            symbols: dims::Symbols::default(),
+            domains: std::collections::BTreeSet::new(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Which version of the operator sets a module is written in.
+
+use gs_ir::registry::MAX_OPSET;
+use gs_ir::{ElemType, GraphId, Module, OpId, OpKind, Type};
+
+use super::ExportError;
+use super::op::can_write;
+use crate::import::domain;
+
+/// Version for modules that do not come from ONNX: the first with 4-bit types, which every current runtime reads.
+const DEFAULT_OPSET: i64 = 21;
+
+/// The versions that were chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    /// Version of `ai.onnx`.
+    pub(super) main: i64,
+    /// Version of the source, where there is one.
+    pub(super) source: Option<i64>,
+    others: Vec<(String, i64)>,
+}
+
+impl Choice {
+    /// The version of a domain, `""` for `ai.onnx`; other domains keep that of the source.
+    pub(super) fn version(&self, domain: &str) -> i64 {
+        if domain.is_empty() {
+            return self.main;
+        }
+        self.others.iter().find(|(d, _)| d == domain).map_or(1, |(_, v)| *v)
+    }
+}
+
+/// Chooses versions: the one that is asked for, else that of the source, else the first later one in which every
+/// operation can be written.
+pub(super) fn choose(module: &Module, main: GraphId, asked: Option<i64>) -> Result<Choice, ExportError> {
+    let others = module.meta.onnx.as_ref().map(|m| m.opsets.clone()).unwrap_or_default();
+    let source = others.iter().find(|(d, _)| domain(d).is_empty()).map(|(_, v)| *v);
+    let start = asked.or(source).unwrap_or(DEFAULT_OPSET);
+    let ops = module.ops_nested(main);
+    let fits = |main| {
+        let choice = Choice { main, source, others: others.clone() };
+        check(module, &ops, &choice).map(|()| choice)
+    };
+    let first = fits(start);
+    if first.is_ok() || asked.is_some() {
+        return first;
+    }
+    let later = (start + 1..=MAX_OPSET).map(fits);
+    // The most telling reason is why not even the last version will do.
+    later.fold(first, |found, next| if found.is_ok() { found } else { next })
+}
+
+fn check(module: &Module, ops: &[OpId], choice: &Choice) -> Result<(), ExportError> {
+    for &op in ops {
+        let label = || module.label(op).to_owned();
+        match module.opaque_name(op) {
+            Some(name) => check_opaque(module, op, name, choice)?,
+            None => can_write(module, op, choice)?,
+        }
+        for elem in
+            module.op(op).results().iter().filter_map(|r| r.some()).filter_map(|r| module.type_of(r).elem())
+        {
+            if first_opset(elem) > choice.main {
+                let reason = format!("element type {elem} came with opset {}", first_opset(elem));
+                let op = module.op_name(op).to_owned();
+                return Err(ExportError::Version { node: label(), op, version: choice.main, reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An operation that was kept as it was may stand in another version only where its operator did not change between.
+fn check_opaque(module: &Module, op: OpId, name: &str, choice: &Choice) -> Result<(), ExportError> {
+    let (of, op_type) = name.split_once("::").unwrap_or(("", name));
+    let from = choice.source.unwrap_or(choice.main);
+    if !domain(of).is_empty() || from == choice.main || unchanged(module, op_type, from, choice.main) {
+        return Ok(());
+    }
+    Err(ExportError::Opaque { node: module.label(op).to_owned(), op: name.to_owned(), from, to: choice.main })
+}
+
+fn unchanged(module: &Module, op_type: &str, from: i64, to: i64) -> bool {
+    let registry = module.registry();
+    let same = |kind: OpKind| {
+        let forms = registry.decl(kind).onnx.map_or(&[][..], |o| o.forms);
+        let at = |version: i64| forms.iter().rposition(|f| f.since <= version);
+        at(from).is_some() && at(from) == at(to) && to <= MAX_OPSET
+    };
+    let mut kinds = registry.for_onnx("", op_type).peekable();
+    kinds.peek().is_some() && kinds.all(same)
+}
+
+/// The first version of `ai.onnx` that has an element type.
+fn first_opset(elem: ElemType) -> i64 {
+    use ElemType::*;
+    match elem {
+        Bf16 => 13,
+        F8E4M3Fn | F8E4M3Fnuz | F8E5M2 | F8E5M2Fnuz => 19,
+        I4 | U4 => 21,
+        F4E2M1 => 23,
+        F8E8M0 => 24,
+        I2 | U2 => 25,
+        _ => 1,
+    }
+}
+
+/// The first file format version that belongs to a version of `ai.onnx`, where a file states none that is higher.
+pub(super) fn ir_version(opset: i64) -> i64 {
+    const SINCE: [(i64, i64); 10] =
+        [(9, 4), (10, 5), (11, 6), (12, 7), (15, 8), (19, 9), (21, 10), (23, 11), (24, 12), (25, 13)];
+    SINCE.iter().rev().find(|(since, _)| *since <= opset).map_or(3, |(_, ir)| *ir)
+}
+
+/// The element type by which floats beside an operand are written.
+pub(super) fn float_of(ty: Option<&Type>) -> ElemType {
+    ty.and_then(Type::elem).filter(|e| e.is_float()).unwrap_or(ElemType::F32)
+}

@@ -1,0 +1,229 @@
+//! The command line: what can be asked, in clap's terms.
+
+use crate::data::FORMS;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Makes neural networks smaller and faster: a compiler of rewrite passes over ONNX and GSIR files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gs-opt",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true,
+    after_help = "Files are ONNX (.onnx) or GSIR text (.gsir), by suffix; `-` is GSIR text on standard input or output.\n\
+        Exit status: 0 fine, 1 the input or the request was wrong, 2 wrong usage."
+)]
+pub struct Cli {
+    /// What to do; without a word, run passes over a file.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Running passes over a file.
+    #[command(flatten)]
+    pub passes: PassArgs,
+}
+
+/// The sub-commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Quantise a trained network after training, and deploy it.
+    Quantize(QuantizeArgs),
+    /// Run a network over a data set: accuracy, speed, outputs.
+    Eval(EvalArgs),
+    /// List the passes that pipelines may name.
+    Passes(LookupArgs),
+    /// List the operators of the IR.
+    Ops(LookupArgs),
+    /// List the shipped rewrite rules.
+    Rules(LookupArgs),
+    /// List the targets.
+    Targets(LookupArgs),
+    /// Explain a reason code of the ledger.
+    Explain {
+        /// The code, like no-integer-form; without one, all are listed.
+        code: Option<String>,
+    },
+}
+
+/// Running passes over a file.
+#[derive(Debug, Args)]
+pub struct PassArgs {
+    /// The network: .onnx, .gsir, or - for GSIR text on standard input.
+    pub file: Option<PathBuf>,
+    /// The passes, like `fold-bn,simqat{act={bits=8}},calibrate{data=calib}` (`gs-opt passes` lists them).
+    #[arg(long = "pass", value_name = "PIPELINE", default_value = "")]
+    pub pipeline: String,
+    /// Where to write: by suffix .onnx or .gsir; - or nothing: GSIR text on standard output.
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// A data source for passes, by name.
+    #[arg(long = "data", value_name = "NAME=SPEC")]
+    pub data: Vec<String>,
+    /// How data is brought into the form of the network's input.
+    #[command(flatten)]
+    pub preprocess: PreprocessArgs,
+    /// What to show on the way.
+    #[command(flatten)]
+    pub show: ShowArgs,
+    /// Threads (all processors).
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// At most N rewrites (to bisect a bad one).
+    #[arg(long, value_name = "N")]
+    pub fuel: Option<u64>,
+    /// Leave weights and provenance out of GSIR text.
+    #[arg(long)]
+    pub brief: bool,
+}
+
+/// What to show of a run of passes.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Verify the module after each pass.
+    #[arg(long)]
+    pub verify_each: bool,
+    /// Print how long each pass took.
+    #[arg(long)]
+    pub timing: bool,
+    /// Print the counters of each pass.
+    #[arg(long)]
+    pub statistics: bool,
+    /// Print the module before these passes (names, or all).
+    #[arg(long, value_name = "PASS", value_delimiter = ',')]
+    pub print_ir_before: Vec<String>,
+    /// Print the module after these passes (names, or all).
+    #[arg(long, value_name = "PASS", value_delimiter = ',')]
+    pub print_ir_after: Vec<String>,
+    /// Print the module after each pass that changed it.
+    #[arg(long)]
+    pub print_ir_changed: bool,
+    /// Write the module after each pass into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub dump_dir: Option<PathBuf>,
+    /// Say why things were or were not done, place by place.
+    #[arg(long)]
+    pub remarks: bool,
+    /// If a pass fails, write the module before it and the remaining pipeline here.
+    #[arg(long, value_name = "FILE")]
+    pub reproducer: Option<PathBuf>,
+}
+
+/// Bringing data into the form of the network's input.
+#[derive(Debug, Args)]
+pub struct PreprocessArgs {
+    /// Means of the channels: (pixel/255 - mean) / std. Taken from the model's metadata where it says so.
+    #[arg(long, value_name = "A,B,C", requires = "std", allow_hyphen_values = true)]
+    pub mean: Option<String>,
+    /// Standard deviations of the channels.
+    #[arg(long, value_name = "A,B,C", requires = "mean")]
+    pub std: Option<String>,
+    /// Pixels as they are, 0 to 255.
+    #[arg(long, conflicts_with_all = ["mean", "std"])]
+    pub raw255: bool,
+}
+
+/// Quantising after training.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// The trained network (.onnx or .gsir).
+    pub model: PathBuf,
+    /// Data to choose ranges from.
+    #[arg(long, value_name = "SPEC", help = format!("Data to choose ranges from: {}", FORMS.join(", ")))]
+    pub data: String,
+    /// Use this many samples at most.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// How data is brought into the form of the network's input.
+    #[command(flatten)]
+    pub preprocess: PreprocessArgs,
+    /// How ranges are chosen: minmax, percentile, entropy, mse; with a parameter as in `percentile{p=99.9}`.
+    #[arg(long, value_name = "KIND")]
+    pub observer: Option<String>,
+    /// The target, or the path of a target file.
+    #[arg(long, default_value = "ort-cpu")]
+    pub target: String,
+    /// How integers are written.
+    #[arg(long, value_enum, default_value_t = FormArg::Qdq)]
+    pub format: FormArg,
+    /// Keep layers in float: exact source names, globs, or op:KIND. May be given several times.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Write the whole ledger here, as JSON.
+    #[arg(long, value_name = "R.json")]
+    pub report: Option<PathBuf>,
+    /// Fail if less than this share of the multiply-adds runs in integers (0 to 1).
+    #[arg(long, value_name = "F")]
+    pub require_coverage: Option<f64>,
+    /// Threads (all processors).
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Say why each quantiser is there.
+    #[arg(long)]
+    pub remarks: bool,
+    /// Where to write: by suffix .onnx or .gsir.
+    #[arg(short, long)]
+    pub output: PathBuf,
+}
+
+/// How integers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormArg {
+    /// Portable: float operators between quantize and dequantize, which runtimes fuse.
+    Qdq,
+    /// Integer operators; ONNX Runtime only.
+    Qoperator,
+}
+
+/// Running a network over a data set.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The network (.onnx or .gsir).
+    pub model: PathBuf,
+    /// The data.
+    #[arg(long, value_name = "SPEC", help = format!("The data: {}", FORMS.join(", ")))]
+    pub data: String,
+    /// Use this many samples at most.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// How data is brought into the form of the network's input.
+    #[command(flatten)]
+    pub preprocess: PreprocessArgs,
+    /// What runs the network.
+    #[arg(long, value_enum, default_value_t = Engine::Fast)]
+    pub engine: Engine,
+    /// Write each output of the network, by name, to this .npz file.
+    #[arg(long, value_name = "OUT.npz")]
+    pub outputs: Option<PathBuf>,
+    /// Samples per batch.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub batch: usize,
+    /// Print one JSON object instead of words.
+    #[arg(long)]
+    pub json: bool,
+    /// Threads (all processors).
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// What runs a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The planned executor with kernels for this processor.
+    Fast,
+    /// The reference evaluator: clear loops.
+    Reference,
+}
+
+/// Looking things up.
+#[derive(Debug, Args)]
+pub struct LookupArgs {
+    /// Show these only, in full.
+    pub names: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

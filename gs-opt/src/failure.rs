@@ -1,0 +1,54 @@
+//! What went wrong, in words for the person at the terminal, with what to do about it.
+
+use std::fmt;
+
+/// A failed request. The message says what, where, what was expected; the help what to do.
+#[derive(Debug)]
+pub struct Failure {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// The exit status: 1 the input or the request, 2 usage.
+    pub status: u8,
+}
+
+/// A result of the tool's parts.
+pub type Outcome<T> = Result<T, Failure>;
+
+impl Failure {
+    /// The input or the request was wrong.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, status: 1 }
+    }
+
+    /// The command was used wrongly.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, status: 2 }
+    }
+
+    /// Adds what to do.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rendered diagnostics begin with their own `error`.
+        let prefix = if self.message.starts_with("error") { "" } else { "error: " };
+        write!(f, "{prefix}{}", self.message.trim_end())?;
+        match &self.help {
+            Some(help) => write!(f, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Any error, as a failure of the input; its causes are in its text already.
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::new(error.to_string())
+    }
+}

@@ -1,0 +1,33 @@
+//! The command-line tool; see the library part for what it is made of.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use clap::Parser;
+use gs_opt::cli::{Cli, Command};
+use gs_opt::failure::Outcome;
+use gs_opt::{eval, explain, lookup, passes, quantize};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // clap itself answers wrong usage, with status 2.
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Outcome<()> {
+    match &cli.command {
+        None => passes::run(&cli.passes),
+        Some(Command::Quantize(args)) => quantize::run(args),
+        Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Passes(args)) => lookup::passes(args),
+        Some(Command::Ops(args)) => lookup::ops(args),
+        Some(Command::Rules(args)) => lookup::rules(args),
+        Some(Command::Targets(args)) => lookup::targets(args),
+        Some(Command::Explain { code }) => explain::run(code.as_deref()),
+    }
+}

@@ -1,0 +1,218 @@
+//! `gs-opt quantize`: the whole way from a trained network to a deployed one.
+
+use crate::cli::{Engine, FormArg, QuantizeArgs};
+use crate::eval::{run_in_integers, score};
+use crate::failure::{Failure, Outcome};
+use crate::passes::registry;
+use crate::progress::Progress;
+use crate::source::Samples;
+use crate::{executor, files, output};
+use gs_algos::ledger::{Fate, Ledger};
+use gs_eval::{DataSource, Executor, Tensor};
+use gs_ir::{Module, Phase};
+use gs_passes::manager::{PassContext, PassManager, PassReport, Pipeline, Remark, Step};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// Samples on which the outputs before and after are compared.
+const COMPARED: usize = 256;
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever is wrong with the request, the network or the data; nothing is written then.
+pub fn run(args: &QuantizeArgs) -> Outcome<()> {
+    if let Some(f) = args.require_coverage.filter(|f| !(0.0..=1.0).contains(f)) {
+        return Err(Failure::usage(format!("--require-coverage {f}: a share from 0 to 1 is expected")));
+    }
+    files::Kind::of(&args.output)?;
+    let float = files::read(&args.model)?;
+    let phase = Phase::of(&float);
+    if phase != Phase::Float {
+        return Err(Failure::new(format!("{}: the network is {phase} already", args.model.display()))
+            .help("quantising twice loses accuracy; start from the float network, or deploy this one with --pass=deploy"));
+    }
+    let samples = Samples::open(&args.data, args.limit, &args.preprocess, &float)?;
+    let executor = executor::make(Engine::Fast, args.threads);
+    let mut progress = Progress::new();
+
+    let mut module = float.clone();
+    let report = instrument(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
+    let mut integers = module.clone();
+    gs_algos::deploy::to_integers(&mut integers, &args.target).map_err(|e| Failure::new(e.to_string()))?;
+    let ledger = Ledger::of(&float, &integers);
+    let ratio = signal_to_noise(&float, &integers, executor.as_ref(), &samples, &mut progress)?;
+    progress.finish();
+
+    for note in &report.notes {
+        eprintln!("note: {note}");
+    }
+    print_ledger(&ledger);
+    if let Some(path) = &args.report {
+        write_report(path, &ledger, &report, &ratio)?;
+    }
+    if let Some(wanted) = args.require_coverage.filter(|w| ledger.coverage() < *w) {
+        return Err(Failure::new(format!(
+            "{:.2} % of the multiply-adds run in integers, {:.2} % are required",
+            100.0 * ledger.coverage(),
+            100.0 * wanted
+        ))
+        .help("the lines `kept` above say what stayed in float and why"));
+    }
+    let deployed = written_form(args, integers)?;
+    files::write(&deployed, &args.output, false)?;
+    print_result(args, &ratio)
+}
+
+/// Places quantisers, chooses their ranges and freezes them.
+fn instrument(
+    args: &QuantizeArgs,
+    module: &mut Module,
+    samples: &Samples,
+    executor: &dyn Executor,
+    progress: &mut Progress,
+) -> Outcome<PassReport> {
+    let registry = registry();
+    let mut remarks = Vec::new();
+    let mut sink = |r: Remark| remarks.push(r);
+    let mut tell = |what: &str, done: usize, total: usize| {
+        progress.tell(what, done, total);
+        true
+    };
+    let mut context = PassContext {
+        executor: Some(executor),
+        data: BTreeMap::from([("calib".to_owned(), samples as &dyn DataSource)]),
+        remarks: args.remarks.then_some(&mut sink),
+        progress: Some(&mut tell),
+        ..PassContext::default()
+    };
+    let manager = PassManager { registry: &registry, verify_each: true };
+    let report = manager.run(&pipeline(args), module, &mut context, &mut |_| {})?;
+    for r in &remarks {
+        eprintln!("remark: {} \"{}\": {}", r.by, r.place, r.text);
+    }
+    Ok(report)
+}
+
+/// The passes that the options stand for.
+fn pipeline(args: &QuantizeArgs) -> Pipeline {
+    let step = |name: &str, options: Value| {
+        let options = if let Value::Object(o) = options { o } else { Map::new() };
+        Step { name: name.to_owned(), options, at: 0 }
+    };
+    let calibrate = match &args.observer {
+        Some(kind) => json!({ "data": "calib", "observer": kind }),
+        None => json!({ "data": "calib" }),
+    };
+    Pipeline {
+        steps: vec![
+            step("canonicalize", json!({})),
+            step("fold-bn", json!({})),
+            step("simqat", json!({ "target": args.target, "exclude": args.exclude })),
+            step("calibrate", calibrate),
+            step("freeze", json!({})),
+        ],
+    }
+}
+
+fn written_form(args: &QuantizeArgs, mut integers: Module) -> Outcome<Module> {
+    if args.format == FormArg::Qdq {
+        gs_algos::deploy::to_qdq_form(&mut integers).map_err(|e| Failure::new(e.to_string()))?;
+    }
+    Ok(integers)
+}
+
+/// Signal-to-noise of each output in decibels, on samples of the calibration data: needs no labels.
+fn signal_to_noise(
+    float: &Module,
+    integers: &Module,
+    executor: &dyn Executor,
+    samples: &Samples,
+    progress: &mut Progress,
+) -> Outcome<Vec<(String, f64)>> {
+    let few = samples.first(COMPARED);
+    let mut before: Vec<Vec<Tensor>> = Vec::new();
+    score(float, executor, &few, 64, progress, &mut |r| {
+        before.push(r.to_vec());
+        Ok(())
+    })?;
+    let mut integers = integers.clone();
+    run_in_integers(&mut integers)?;
+    let names = crate::eval::output_names(float);
+    let mut sums = vec![(0.0f64, 0.0f64); names.len()];
+    let mut batches = before.iter();
+    score(&integers, executor, &few, 64, progress, &mut |after| {
+        for (sum, (a, b)) in sums.iter_mut().zip(batches.next().into_iter().flatten().zip(after)) {
+            let (Some(a), Some(b)) = (a.to_f64s(), b.to_f64s()) else { continue };
+            for (x, y) in a.iter().zip(&b) {
+                sum.0 += x * x;
+                sum.1 += (x - y) * (x - y);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(names.into_iter().zip(sums).map(|(n, (signal, noise))| (n, 10.0 * (signal / noise.max(1e-300)).log10())).collect())
+}
+
+fn print_ledger(ledger: &Ledger) {
+    let counted = [
+        (Fate::Integer, "compute in integers"),
+        (Fate::Moved, "move integers"),
+        (Fate::Absorbed, "became part of another"),
+        (Fate::Folded, "were folded into weights"),
+        (Fate::Removed, "were removed"),
+        (Fate::Kept, "stay in float"),
+        (Fate::Lost, "are not accounted for"),
+    ];
+    println!("{} operations:", ledger.lines.len());
+    for (fate, words) in counted {
+        let n = ledger.count(fate);
+        if n > 0 {
+            println!("  {n:>5} {words}");
+        }
+    }
+    for line in ledger.lines.iter().filter(|l| matches!(l.fate, Fate::Kept | Fate::Lost)) {
+        println!("  kept: {} \"{}\": {}", line.op, line.name, line.reason);
+    }
+    println!("multiply-adds in integers: {:.2} %  ({} of {})", 100.0 * ledger.coverage(), ledger.integer_multiply_adds, ledger.multiply_adds);
+}
+
+fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, ratio: &[(String, f64)]) -> Outcome<()> {
+    let counters: Map<String, Value> = report.counters.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
+    let ratio: Map<String, Value> = ratio.iter().map(|(n, r)| (n.clone(), json!(r))).collect();
+    let object = json!({
+        "coverage": ledger.coverage(),
+        "ledger": ledger,
+        "counters": counters,
+        "notes": report.notes,
+        "signal_to_noise_db": ratio,
+    });
+    output::atomic_write(path, |out: &mut dyn Write| -> Outcome<()> {
+        serde_json::to_writer_pretty(&mut *out, &object)?;
+        writeln!(out)?;
+        Ok(())
+    })
+}
+
+fn print_result(args: &QuantizeArgs, ratio: &[(String, f64)]) -> Outcome<()> {
+    for (name, db) in ratio {
+        println!("output \"{name}\": {db:.1} dB signal to noise against the float network");
+    }
+    let size = |path: &Path| std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
+    let (before, after) = (size(&args.model), size(&args.output));
+    println!(
+        "{}: {after} bytes, {:.3} of {} ({before} bytes)",
+        args.output.display(),
+        after as f64 / before.max(1) as f64,
+        args.model.display()
+    );
+    if args.output.extension().is_some_and(|e| e == "onnx") {
+        println!("\nto run it (onnxruntime 1.17 or later; the default optimisation level fuses it into integer operators):");
+        println!("  import onnxruntime");
+        println!("  session = onnxruntime.InferenceSession({:?})", args.output.display().to_string());
+        println!("  outputs = session.run(None, {{session.get_inputs()[0].name: batch}})");
+    }
+    Ok(())
+}

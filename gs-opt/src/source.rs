@@ -1,0 +1,128 @@
+//! Data sets as the passes see them: batches of named tensors.
+
+use crate::cli::PreprocessArgs;
+use crate::data::{DType, Dataset, NamedArray, Preprocess};
+use crate::failure::{Failure, Outcome};
+use gs_eval::{DataError, DataSource, Field, Tensor};
+use gs_ir::{ElemType, Literal, Module};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A data set for a network.
+pub struct Samples {
+    dataset: Arc<Dataset>,
+    limit: usize,
+    /// The name of the network's only input, for arrays that have none.
+    input: String,
+}
+
+impl Samples {
+    /// Opens the data that a spec names for a network.
+    ///
+    /// # Errors
+    /// A wrong spec, missing or damaged files, preprocessing that does not fit.
+    pub fn open(spec: &str, limit: Option<usize>, preprocess: &PreprocessArgs, module: &Module) -> Outcome<Self> {
+        let inputs = input_names(module);
+        let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let preprocess = preprocessing(preprocess, module)?;
+        let dataset = Dataset::open_for(spec, preprocess.as_ref(), &names)?;
+        if limit == Some(0) {
+            return Err(Failure::usage("--limit 0 leaves no samples").help("leave the option out to use all"));
+        }
+        let limit = limit.unwrap_or(usize::MAX).min(dataset.len());
+        Ok(Self { dataset: Arc::new(dataset), limit, input: inputs.first().cloned().unwrap_or_default() })
+    }
+
+    /// The first of these samples.
+    pub fn first(&self, count: usize) -> Self {
+        Self { dataset: self.dataset.clone(), limit: self.limit.min(count), input: self.input.clone() }
+    }
+
+    /// The labels of all samples, where there are any.
+    ///
+    /// # Errors
+    /// Labels that cannot be read.
+    pub fn labels(&self) -> Outcome<Option<Vec<i64>>> {
+        if !self.dataset.has_labels() {
+            return Ok(None);
+        }
+        Ok(Some(self.dataset.labels(0..self.limit)?))
+    }
+}
+
+/// The names of a network's inputs.
+fn input_names(module: &Module) -> Vec<String> {
+    let Some(main) = module.main() else { return Vec::new() };
+    module.graph(main).params().iter().map(|&p| module.str(module.value(p).name).to_owned()).collect()
+}
+
+/// What the options say, else what the model's metadata say.
+fn preprocessing(args: &PreprocessArgs, module: &Module) -> Outcome<Option<Preprocess>> {
+    let given = Preprocess::from_options(args.mean.as_deref(), args.std.as_deref(), args.raw255)?;
+    if given.is_some() {
+        return Ok(given);
+    }
+    let lookup = |key: &str| module.meta.properties.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+    Ok(Preprocess::from_metadata(lookup)?)
+}
+
+impl DataSource for Samples {
+    fn len(&self) -> usize {
+        self.limit
+    }
+
+    fn batch(&self, range: Range<usize>) -> Result<Vec<Field>, DataError> {
+        let arrays = self.dataset.batch(range).map_err(|e| DataError::Source(e.to_string()))?;
+        arrays.into_iter().map(|a| self.field(a)).collect()
+    }
+
+    fn gather(&self, indices: &[usize]) -> Result<Vec<Field>, DataError> {
+        let arrays = self.dataset.gather(indices).map_err(|e| DataError::Source(e.to_string()))?;
+        arrays.into_iter().map(|a| self.field(a)).collect()
+    }
+}
+
+impl Samples {
+    fn field(&self, array: NamedArray) -> Result<Field, DataError> {
+        let name = array.name.clone().unwrap_or_else(|| self.input.clone());
+        let dims: Vec<i64> = array.shape.iter().map(|&d| d as i64).collect();
+        let literal = Literal::new(elem_of(array.dtype), dims, array.bytes);
+        let tensor = Tensor::from_literal(&literal)?;
+        Ok((name, tensor))
+    }
+}
+
+/// The element type of an array.
+pub fn elem_of(dtype: DType) -> ElemType {
+    match dtype {
+        DType::Bool => ElemType::Bool,
+        DType::U8 => ElemType::U8,
+        DType::I8 => ElemType::I8,
+        DType::U16 => ElemType::U16,
+        DType::I16 => ElemType::I16,
+        DType::U32 => ElemType::U32,
+        DType::I32 => ElemType::I32,
+        DType::U64 => ElemType::U64,
+        DType::I64 => ElemType::I64,
+        DType::F16 => ElemType::F16,
+        DType::F32 => ElemType::F32,
+        DType::F64 => ElemType::F64,
+    }
+}
+
+/// The array type of an element type, where there is one.
+pub fn dtype_of(elem: ElemType) -> Option<DType> {
+    DType::all().find(|&d| elem_of(d) == elem)
+}
+
+/// A tensor as an array to be written.
+///
+/// # Errors
+/// Element types that arrays do not have.
+pub fn array_of(name: &str, tensor: &Tensor) -> Outcome<NamedArray> {
+    let dtype = dtype_of(tensor.elem())
+        .ok_or_else(|| Failure::new(format!("output `{name}` is {}, which .npz files do not have", tensor.elem())))?;
+    let literal = tensor.literal();
+    let bytes = literal.data.bytes().map(|b| b.to_vec()).unwrap_or_default();
+    Ok(NamedArray { name: Some(name.to_owned()), dtype, shape: tensor.dims().to_vec(), bytes })
+}

@@ -1,0 +1,450 @@
+//! Grid classes: which tensors must share one quantisation grid, which values lie inside a fused region and
+//! need none, and which operations can run in integers on a target. Computed from the quantisation roles of
+//! the op registry and the target's table; quantiser placement and lowering both ask it, so that what is
+//! quantised and what is lowered cannot disagree.
+
+use crate::target::{OpSupport, Target};
+use gs_ir::registry::{QRole, Traits};
+use gs_ir::{Def, ElemType, GraphId, Handle, Module, OpId, Use, ValueId};
+use rustc_hash::FxHashMap;
+
+/// How an operation takes part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It computes new values in integers: its data operands and its result have grids.
+    Computes,
+    /// It moves or selects values on one grid.
+    Moves,
+    /// It is a quantiser: what it returns lies on the grid that it states.
+    Quantises,
+    /// It became part of the operation before it (batch normalisation, an activation).
+    Absorbed {
+        /// The operation that it became part of.
+        into: OpId,
+    },
+    /// It reads no activation: its operands are constants (weights being prepared).
+    Weights,
+    /// It stays in float.
+    Float(Reason),
+}
+
+/// Why an operation stays in float: a stable code and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Stable code, like `no-integer-form`.
+    pub code: &'static str,
+    /// What a person needs to know.
+    pub text: String,
+}
+
+/// What a reason code means.
+#[derive(Clone, Copy, Debug)]
+pub struct ReasonDoc {
+    /// The code.
+    pub code: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+    /// What a person can do.
+    pub advice: &'static str,
+}
+
+/// Every reason for which an operation stays in float.
+pub const REASONS: &[ReasonDoc] = &[
+    doc("no-integer-form", "the target has no integer form of the operator", "write it with operators that `gs-opt targets` lists, or accept that it runs in float"),
+    doc("excluded", "the configuration keeps the layer in float", "remove it from `exclude`"),
+    doc("region", "the operation carries graphs of its own (If, Loop, Scan)", "nothing: branches and loops run in float"),
+    doc("element-type", "an operand is not f32", "convert the network to f32 before quantising"),
+    doc("computed-bias", "the bias depends on the input of the network", "use a constant bias"),
+    doc("computed-weight", "the weight depends on the input of the network", "use a constant weight, or a matmul of two activations"),
+    doc("constant-operand", "an operand of an element-wise operation is a constant", "fold the constant into a neighbouring layer, or accept that it runs in float"),
+    doc("axis", "the integer form exists for another axis only", "transpose so that the axis fits"),
+    doc("gemm-form", "gemm with alpha or beta other than 1, or transposed data", "fold the factors into the weight"),
+    doc("pad-value", "padding with a value other than zero", "pad with zero"),
+    doc("pool-form", "average pooling with dilations or ceil_mode", "use whole windows"),
+    doc("softmax-form", "softmax of an old opset over several axes at once", "flatten before it"),
+];
+
+const fn doc(code: &'static str, doc: &'static str, advice: &'static str) -> ReasonDoc {
+    ReasonDoc { code, doc, advice }
+}
+
+/// A set of values that share one grid.
+#[derive(Clone, Debug, Default)]
+pub struct Class {
+    /// All members in order of definition.
+    pub members: Vec<ValueId>,
+    /// Members that are not merely moved from another member: where a quantiser changes something.
+    pub entries: Vec<ValueId>,
+    /// Whether some integer operation reads or makes it.
+    pub needed: bool,
+    /// The grid that its producer dictates: scale and zero point.
+    pub fixed: Option<(f32, i64)>,
+    /// Why it is needed, in words, for remarks.
+    pub why: String,
+}
+
+/// The analysis of one graph.
+#[derive(Clone, Debug)]
+pub struct Grids {
+    parts: FxHashMap<OpId, Part>,
+    class_of: FxHashMap<ValueId, usize>,
+    classes: Vec<Class>,
+}
+
+impl Grids {
+    /// Analyses a graph for a target. `selected` says which operations the user allows to be quantised.
+    pub fn of(module: &Module, graph: GraphId, target: &Target, selected: &dyn Fn(OpId) -> bool) -> Self {
+        let mut parts = FxHashMap::default();
+        for op in module.ops_in(graph) {
+            parts.insert(op, part_of(module, op, target, selected, &parts));
+        }
+        let mut a = Analysis { module, union: Union::default(), parts };
+        a.unite(graph);
+        a.classes(graph)
+    }
+
+    /// How an operation takes part; operations in regions are not analysed.
+    pub fn part(&self, op: OpId) -> Option<&Part> {
+        self.parts.get(&op)
+    }
+
+    /// The class of a value, if it has a grid.
+    pub fn class_of(&self, value: ValueId) -> Option<(usize, &Class)> {
+        let &i = self.class_of.get(&value)?;
+        Some((i, &self.classes[i]))
+    }
+
+    /// All classes, in order of their first member.
+    pub fn classes(&self) -> &[Class] {
+        &self.classes
+    }
+
+    /// Whether a quantiser at this value changes a deployed tensor: it enters a class that is needed.
+    pub fn needs_grid(&self, value: ValueId) -> bool {
+        self.class_of(value).is_some_and(|(_, c)| c.needed && c.entries.contains(&value))
+    }
+}
+
+/// Whether a value depends on globals only (learned or constant, not on state).
+pub fn weight_only(module: &Module, value: ValueId) -> bool {
+    let mut pending = vec![value];
+    let mut seen = 0;
+    while let Some(v) = pending.pop() {
+        // Weights are prepared by short chains; a longer one is not looked through.
+        seen += 1;
+        if seen > 256 {
+            return false;
+        }
+        match module.value(v).def {
+            Def::Global(g) if module.global(g).role != gs_ir::Role::State => {}
+            Def::Result(op, _) if module.op(op).regions().is_empty() && module.op(op).operand_count() > 0 => {
+                pending.extend(module.op(op).present_operands());
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The value behind quantisers: what it was before they rounded it.
+pub fn behind_quantisers(module: &Module, mut value: ValueId) -> ValueId {
+    while let Some(op) = module.producer(value).filter(|&op| module.decl(op).traits.has(Traits::QUANTISER)) {
+        match module.op(op).operand(0) {
+            Some(input) => value = input,
+            None => break,
+        }
+    }
+    value
+}
+
+/// The axis of a weight operand along which output channels lie, if the operation has one.
+pub fn channel_axis(module: &Module, op: OpId) -> Option<usize> {
+    let attrs = module.attrs_of(op);
+    match module.op_name(op) {
+        "conv" | "qconv" => Some(0),
+        "conv_transpose" => Some(1),
+        "gemm" => Some(if attrs.bool("trans_b", false) { 0 } else { 1 }),
+        "matmul" => {
+            let weight = module.operand_named(op, "b")?;
+            module.type_of(weight).as_tensor()?.rank()?.checked_sub(1)
+        }
+        _ => None,
+    }
+}
+
+fn part_of(
+    m: &Module,
+    op: OpId,
+    target: &Target,
+    selected: &dyn Fn(OpId) -> bool,
+    before: &FxHashMap<OpId, Part>,
+) -> Part {
+    let float = |code, text: String| Part::Float(Reason { code, text });
+    let name = m.opaque_name(op).unwrap_or(m.op_name(op));
+    if m.op(op).operand_count() > 0 && m.op(op).results().iter().filter_map(|v| v.some()).all(|v| weight_only(m, v)) {
+        return Part::Weights;
+    }
+    if m.decl(op).traits.has(Traits::QUANTISER) {
+        return Part::Quantises;
+    }
+    if !m.op(op).regions().is_empty() {
+        return float("region", format!("{name} carries graphs of its own, which are not quantised"));
+    }
+    if let Some(into) = absorbed_into(m, op, target, selected, before) {
+        return Part::Absorbed { into };
+    }
+    let Some(support) = target.support(m.op_name(op)) else {
+        let hint = target.rewrite.get(m.op_name(op)).map(|h| format!("; it could be written as {h}")).unwrap_or_default();
+        return float("no-integer-form", format!("{name} has no integer form on {}{hint}", target.name));
+    };
+    if !selected(op) {
+        return float("excluded", "excluded by the configuration".to_owned());
+    }
+    if let Some(reason) = misfit(m, op, support, target) {
+        return Part::Float(reason);
+    }
+    if support.same_grid { Part::Moves } else { Part::Computes }
+}
+
+/// The operation that this one becomes part of: its producer computes in integers, feeds nothing else, and
+/// the target (or, for batch normalisation, folding) lets it take this one in.
+fn absorbed_into(
+    m: &Module,
+    op: OpId,
+    target: &Target,
+    selected: &dyn Fn(OpId) -> bool,
+    before: &FxHashMap<OpId, Part>,
+) -> Option<OpId> {
+    let input = m.op(op).operand(0)?;
+    if m.only_use(input)? != Use::Operand(op, 0) || !selected(op) {
+        return None;
+    }
+    let producer = m.producer(input)?;
+    let anchor = match before.get(&producer)? {
+        Part::Computes => producer,
+        Part::Absorbed { into } => *into,
+        _ => return None,
+    };
+    let follows = m.op_name(op);
+    if follows == "batch_norm" {
+        let foldable = matches!(m.op_name(anchor), "conv" | "conv_transpose" | "gemm" | "matmul");
+        return (foldable && producer == anchor).then_some(anchor);
+    }
+    let support = target.support(m.op_name(anchor))?;
+    support.absorbs.iter().any(|a| a == follows).then_some(anchor)
+}
+
+/// Why this instance of a supported operator has no integer form.
+fn misfit(m: &Module, op: OpId, support: &OpSupport, target: &Target) -> Option<Reason> {
+    let reason = |code, text: String| Some(Reason { code, text });
+    let name = m.op_name(op);
+    let decl = m.decl(op);
+    let attrs = m.attrs_of(op);
+    for (i, v) in m.op(op).operands().enumerate() {
+        let (Some(v), Some(o)) = (v, decl.operand(i)) else { continue };
+        if !matches!(o.role, QRole::None | QRole::Float) && m.type_of(v).elem() != Some(ElemType::F32) {
+            let found = m.type_of(v).elem().map_or("unknown", ElemType::name);
+            return reason("element-type", format!("operand `{}` is {found}; only f32 is quantised", o.name));
+        }
+        if matches!(o.role, QRole::Bias) && !weight_only(m, behind_quantisers(m, v)) {
+            return reason("computed-bias", format!("{name} has a bias that is computed, not a weight"));
+        }
+        let weight = matches!(o.role, QRole::Weight);
+        if weight && matches!(name, "conv" | "conv_transpose" | "gemm") && !weight_only(m, behind_quantisers(m, v)) {
+            return reason("computed-weight", format!("{name} has a weight that is computed from its input"));
+        }
+        let constant_data = matches!(o.role, QRole::Data | QRole::Same) && weight_only(m, v);
+        if constant_data && !support.same_grid {
+            return reason("constant-operand", format!("operand `{}` of {name} is a constant", o.name));
+        }
+    }
+    if let Some(axis) = support.needs_axis {
+        let rank = m.op(op).operand(0).and_then(|v| m.type_of(v).as_tensor()?.rank());
+        let found = attrs.int("axis", axis);
+        let normal = |a: i64| rank.map(|r| if a < 0 { a + r as i64 } else { a });
+        if normal(found) != normal(axis) || normal(axis).is_none() {
+            return reason("axis", format!("{name} runs in integers on {} only over axis {axis}; here it is {found}", target.name));
+        }
+    }
+    match name {
+        "gemm" if attrs.float("alpha", 1.0) != 1.0 || attrs.float("beta", 1.0) != 1.0 || attrs.bool("trans_a", false) => {
+            reason("gemm-form", "gemm runs in integers only with alpha = beta = 1 and no transposed data".to_owned())
+        }
+        "pad" if attrs.float("value", 0.0) != 0.0 || attrs.str("mode").is_some_and(|s| s != "constant" && s != "reflect" && s != "edge") => {
+            reason("pad-value", "padding with another value than 0 leaves the grid of its input".to_owned())
+        }
+        "average_pool" if attrs.ints("dilations").is_some() || attrs.bool("ceil_mode", false) => {
+            reason("pool-form", "average_pool with dilations or ceil_mode has no integer form".to_owned())
+        }
+        "softmax" if attrs.bool("legacy", false) => {
+            let two = m.op(op).operand(0).and_then(|v| m.type_of(v).as_tensor()?.rank()) == Some(2);
+            if two { None } else { reason("softmax-form", "softmax of an old opset over several axes at once".to_owned()) }
+        }
+        _ => None,
+    }
+}
+
+struct Analysis<'m> {
+    module: &'m Module,
+    union: Union,
+    parts: FxHashMap<OpId, Part>,
+}
+
+impl Analysis<'_> {
+    /// Operands of an operation that lie on grids, and its result.
+    fn gridded(&self, op: OpId) -> impl Iterator<Item = (ValueId, QRole)> + '_ {
+        let m = self.module;
+        let moves = self.parts.get(&op) == Some(&Part::Moves);
+        m.op(op).operands().enumerate().filter_map(move |(i, v)| {
+            let (v, role) = (v?, m.decl(op).operand(i)?.role);
+            let wanted = match role {
+                QRole::Data | QRole::Same => true,
+                // A matmul of two activations has its second one in the weight's place.
+                QRole::Weight => !moves && !weight_only(m, behind_quantisers(m, v)),
+                _ => false,
+            };
+            wanted.then_some((v, role))
+        })
+    }
+
+    /// Whether results lie on the grid of the operands: moves, and quantisers of activations.
+    fn keeps_grid(&self, op: OpId) -> bool {
+        match self.parts.get(&op) {
+            Some(Part::Moves) => true,
+            Some(Part::Quantises) => !self.module.op(op).operand(0).is_some_and(|v| weight_only(self.module, v)),
+            _ => false,
+        }
+    }
+
+    fn unite(&mut self, graph: GraphId) {
+        let m = self.module;
+        for op in m.ops_in(graph) {
+            if !self.keeps_grid(op) {
+                continue;
+            }
+            let results: Vec<ValueId> = m.op(op).results().iter().filter_map(|v| v.some()).collect();
+            let values: Vec<ValueId> = self.gridded(op).map(|(v, _)| v).chain(results).collect();
+            for pair in values.windows(2) {
+                self.union.join(pair[0], pair[1]);
+            }
+        }
+    }
+
+    fn classes(mut self, graph: GraphId) -> Grids {
+        let m = self.module;
+        let mut out = Grids { parts: FxHashMap::default(), class_of: FxHashMap::default(), classes: Vec::new() };
+        // Members in order of definition: constants first met as operands, parameters, results.
+        let mut members: Vec<(ValueId, bool)> = m.graph(graph).params().iter().map(|&v| (v, true)).collect();
+        for op in m.ops_in(graph) {
+            if self.parts.get(&op) == Some(&Part::Moves) {
+                members.extend(self.gridded(op).filter(|&(v, _)| m.as_global(v).is_some()).map(|(v, _)| (v, true)));
+            }
+            let keeps = self.keeps_grid(op);
+            members.extend(m.op(op).results().iter().filter_map(|v| v.some()).map(|v| (v, !keeps)));
+        }
+        let float = |v: ValueId| m.type_of(v).elem() == Some(ElemType::F32);
+        let mut by_root: FxHashMap<ValueId, usize> = FxHashMap::default();
+        for (v, entry) in members {
+            if !float(v) || out.class_of.contains_key(&v) {
+                continue;
+            }
+            let root = self.union.find(v);
+            let index = *by_root.entry(root).or_insert_with(|| {
+                out.classes.push(Class::default());
+                out.classes.len() - 1
+            });
+            out.class_of.insert(v, index);
+            out.classes[index].members.push(v);
+            if entry && !self.is_inside(v) {
+                out.classes[index].entries.push(v);
+            }
+        }
+        self.mark_needed(graph, &mut out);
+        out.parts = self.parts;
+        out
+    }
+
+    /// Whether a value lies inside a fused region: its only user became part of its producer.
+    fn is_inside(&self, v: ValueId) -> bool {
+        match self.module.only_use(v) {
+            Some(Use::Operand(user, 0)) => matches!(self.parts.get(&user), Some(Part::Absorbed { .. })),
+            _ => false,
+        }
+    }
+
+    fn mark_needed(&self, graph: GraphId, out: &mut Grids) {
+        let m = self.module;
+        for op in m.ops_in(graph) {
+            let computes = match self.parts.get(&op) {
+                Some(Part::Computes) => true,
+                Some(Part::Absorbed { .. }) => false,
+                _ => continue,
+            };
+            let label = m.label(op);
+            let name = m.op_name(op);
+            if computes {
+                for (v, _) in self.gridded(op) {
+                    need(out, v, || format!("{name} \"{label}\" reads it in integers"));
+                }
+            }
+            for v in m.op(op).results().iter().filter_map(|v| v.some()) {
+                if !self.is_inside(v) {
+                    need(out, v, || format!("{name} \"{label}\" writes it in integers"));
+                }
+            }
+        }
+        for class in &mut out.classes {
+            let mut grids = class.entries.iter().map(|&v| fixed_grid(m, v));
+            let first = grids.next().flatten();
+            class.fixed = first.filter(|f| grids.all(|g| g == Some(*f)));
+        }
+    }
+}
+
+fn need(grids: &mut Grids, v: ValueId, why: impl Fn() -> String) {
+    if let Some(&i) = grids.class_of.get(&v) {
+        let class = &mut grids.classes[i];
+        class.needed = true;
+        if class.why.is_empty() {
+            class.why = why();
+        }
+    }
+}
+
+/// The grid that the producer of a value dictates.
+fn fixed_grid(m: &Module, v: ValueId) -> Option<(f32, i64)> {
+    let Def::Result(op, i) = m.value(v).def else { return None };
+    match m.decl(op).result(i as usize)?.role {
+        QRole::Fixed(scale, zero_point) => Some((scale, zero_point)),
+        _ => None,
+    }
+}
+
+/// Union-find over values.
+#[derive(Default)]
+struct Union {
+    parent: FxHashMap<ValueId, ValueId>,
+}
+
+impl Union {
+    fn find(&mut self, v: ValueId) -> ValueId {
+        let mut root = v;
+        while let Some(&p) = self.parent.get(&root) {
+            root = p;
+        }
+        let mut at = v;
+        while let Some(p) = self.parent.get_mut(&at) {
+            at = std::mem::replace(p, root);
+        }
+        root
+    }
+
+    fn join(&mut self, a: ValueId, b: ValueId) {
+        let (a, b) = (self.find(a), self.find(b));
+        if a != b {
+            // The smaller handle is the root, so that classes do not depend on the order of joins.
+            let (low, high) = if a.index() < b.index() { (a, b) } else { (b, a) };
+            self.parent.insert(high, low);
+        }
+    }
+}

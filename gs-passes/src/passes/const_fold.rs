@@ -1,0 +1,133 @@
+//! `const-fold`: operations on globals alone become derived globals, evaluated when they are written out.
+//! Shape computations whose elements are all numbers become constants.
+
+use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
+use gs_ir::registry::Traits;
+use gs_ir::{
+    Dim, ElemType, GlobalId, Init, Knowledge, Literal, Module, NewGlobal, OpId, Phase, Rewriter, Role, ValueId,
+};
+use smallvec::SmallVec;
+
+/// The pass `const-fold`.
+pub struct ConstFold;
+
+impl Pass for ConstFold {
+    fn info(&self) -> &'static PassInfo {
+        &PassInfo {
+            name: "const-fold",
+            doc: "turn operations on weights and constants into derived weights",
+            options: &[],
+            accepts: &Phase::ALL,
+            produces: None,
+        }
+    }
+
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        Ok(PassReport::counting([("operations folded", fold_constants(module))]))
+    }
+}
+
+/// Largest constant that folding may make out of smaller ones, in bytes.
+const GROWTH_LIMIT: usize = 64 << 20;
+
+/// Folds what it can; returns how many operations went.
+pub fn fold_constants(module: &mut Module) -> usize {
+    // While quantisers still learn, weights change: what is computed from a `param` is then no constant.
+    let params_are_constant = Phase::of(module) != Phase::Instrumented;
+    let mut rewriter = Rewriter::new(module);
+    let mut folded = 0;
+    for op in rewriter.all_ops() {
+        if !rewriter.op(op).is_live() {
+            continue;
+        }
+        let constant = match operands(&rewriter, op, params_are_constant) {
+            Some(operands) => derive(&mut rewriter, op, &operands),
+            None => None,
+        };
+        let Some(constant) = constant.or_else(|| known(&mut rewriter, op)) else { continue };
+        let value = rewriter.global(constant).value;
+        let entry = rewriter.entry("folded", "const-fold", None, Some("computed from constants alone"));
+        rewriter.replace(op, &[value], None, entry);
+        folded += 1;
+    }
+    folded
+}
+
+/// The operands of a foldable operation, if all are constant globals.
+fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<[Option<GlobalId>; 4]>> {
+    let data = m.op(op);
+    let traits = m.decl(op).traits;
+    // A fake-quantiser is what training sees; a frozen one is folded by deployment, into integers.
+    let foldable = traits.has(Traits::PURE) && !traits.has(Traits::CUSTOM_GRAD) && !m.is(op, "qdq");
+    if !foldable || !data.regions().is_empty() || data.results().len() != 1 || data.operand_count() == 0 {
+        return None;
+    }
+    let constant = |v: ValueId| {
+        let g = m.as_global(v)?;
+        let ok = match m.global(g).role {
+            Role::Const => true,
+            Role::Param => params_are_constant,
+            Role::State => false,
+        };
+        ok.then_some(g)
+    };
+    data.operands()
+        .map(|v| match v {
+            None => Some(None),
+            Some(v) => constant(v).map(Some),
+        })
+        .collect()
+}
+
+fn derive(rewriter: &mut Rewriter<'_>, op: OpId, operands: &[Option<GlobalId>]) -> Option<GlobalId> {
+    let m: &Module = rewriter;
+    let result = m.op(op).result();
+    let bytes = |v: ValueId| m.type_of(v).as_tensor().and_then(|t| t.bytes());
+    let size = bytes(result)?;
+    let largest = operands.iter().flatten().filter_map(|&g| bytes(m.global(g).value)).max().unwrap_or(0);
+    if size > largest.max(GROWTH_LIMIT) {
+        return None;
+    }
+    let name = constant_name(m, op);
+    let (kind, attrs) = (m.op(op).kind, m.attrs_of(op).clone());
+    rewriter.derive_global(&name, kind, attrs, operands).ok()
+}
+
+/// The name of the value, else that of the weight it is made from, else of what it stands for.
+fn constant_name(m: &Module, op: OpId) -> String {
+    let data = m.op(op);
+    let name = m.str(m.value(data.result()).name);
+    if !name.is_empty() {
+        return name.to_owned();
+    }
+    let weight = data.operand(0).and_then(|v| m.as_global(v)).map(|g| m.str(m.global(g).name));
+    weight.map_or_else(|| m.label(op).to_owned(), |w| format!("{w}.{}", m.op_name(op)))
+}
+
+/// A constant for a shape computation whose elements are all numbers.
+fn known(rewriter: &mut Rewriter<'_>, op: OpId) -> Option<GlobalId> {
+    let m: &Module = rewriter;
+    if m.op(op).results().len() != 1 || !m.decl(op).traits.has(Traits::PURE) {
+        return None;
+    }
+    let result = m.op(op).result();
+    let tensor = m.type_of(result).as_tensor()?.clone();
+    let known = Knowledge::new(m).of(result)?;
+    let values: Vec<i64> = known.elems.iter().map(Dim::as_const).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = match tensor.elem {
+        ElemType::I64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ElemType::I32 => values.iter().map(|&v| i32::try_from(v).ok()).collect::<Option<Vec<_>>>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        _ => return None,
+    };
+    let dims: Vec<i64> = if known.scalar { vec![] } else { vec![values.len() as i64] };
+    let literal = Literal::new(tensor.elem, dims.clone(), bytes);
+    let name = constant_name(m, op);
+    let new = NewGlobal {
+        name: &name,
+        role: Role::Const,
+        trainable: false,
+        ty: gs_ir::Type::fixed(tensor.elem, &dims),
+        init: Init::Data(literal.data),
+    };
+    Some(rewriter.add_global(new))
+}

@@ -1,0 +1,37 @@
+//! General passes, one file each. A new one is one file and one line in [`register`].
+
+mod const_fold;
+mod cse;
+mod dce;
+mod infer;
+
+pub use const_fold::{ConstFold, fold_constants};
+pub use cse::{Cse, merge_equal};
+pub use dce::{Dce, remove_dead};
+pub use infer::Infer;
+
+use crate::manager::{Pass, PassRegistry, read_options};
+use serde::Deserialize;
+
+/// For passes without options: refuses any.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoOptions {}
+
+/// Makes a pass that takes no options.
+macro_rules! plain {
+    ($registry:expr, $pass:expr) => {
+        $registry.register($pass.info(), |options| {
+            read_options::<NoOptions>(options)?;
+            Ok(Box::new($pass))
+        })
+    };
+}
+
+/// Adds the passes of this crate.
+pub fn register(registry: &mut PassRegistry) {
+    plain!(registry, Infer);
+    plain!(registry, Dce);
+    plain!(registry, Cse);
+    plain!(registry, ConstFold);
+}

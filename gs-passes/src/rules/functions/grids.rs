@@ -1,0 +1,126 @@
+//! Conditions and functions about quantisation grids: a scale and a zero point, both constants.
+
+use super::{Arg, Ctx, Function, Gives, Param, Refusal};
+use gs_ir::registry::AttrKind;
+use gs_ir::{Attr, ElemType, ValueId};
+
+/// More channels than this are not looked through; weights have fewer.
+const LIMIT: usize = 1 << 20;
+
+/// The functions of this file.
+pub(super) const TABLE: &[Function] = &[
+    Function::condition(
+        "zero_is_minimum",
+        &[Param::Value],
+        "the constant zero point is the smallest value of its type everywhere, so that the grid holds no negative \
+         number",
+        |ctx, args| {
+            let z = args[0].value()?;
+            let (low, _) = elem(ctx, z)?.int_range().ok_or("the zero point is not an integer")?;
+            Ok(ctx.constant(z, LIMIT)?.iter().all(|x| *x == low as f64))
+        },
+    ),
+    Function::condition(
+        "symmetric",
+        &[Param::OptValue],
+        "the zero point is absent, or a constant that is 0 everywhere",
+        |ctx, args| match args[0].optional_value() {
+            None => Ok(true),
+            Some(z) => Ok(ctx.constant(z, LIMIT)?.iter().all(|x| *x == 0.0)),
+        },
+    ),
+    Function::condition(
+        "per_tensor",
+        &[Param::Value],
+        "the scale has one element",
+        |ctx, args| Ok(ctx.view.type_of(args[0].value()?).as_tensor().and_then(|t| t.count()) == Some(1)),
+    ),
+    Function::condition(
+        "absorbed",
+        &[Param::OptOp, Param::Value, Param::OptValue],
+        "putting a value on the grid of this scale and zero point clips it at least as much as the activation \
+         (`relu` or `clip`; absent: nothing) does",
+        absorbed,
+    ),
+    Function::condition(
+        "same_grid",
+        &[Param::Value, Param::OptValue, Param::Value, Param::OptValue],
+        "both scales and both zero points are the same value or constants of equal contents and type",
+        |ctx, args| {
+            Ok(same_constant(ctx, &args[0], &args[2])? && same_constant(ctx, &args[1], &args[3])?)
+        },
+    ),
+    Function::attr(
+        "code",
+        &[Param::Attr, Param::Value, Param::OptValue],
+        Gives::Kind(AttrKind::Float),
+        "the integer that stands for a number (absent: 0) on a grid for the whole tensor; refused where the grid does \
+         not hold that number",
+        code,
+    ),
+];
+
+fn elem(ctx: &Ctx<'_>, value: ValueId) -> Result<ElemType, Refusal> {
+    ctx.view.type_of(value).elem().ok_or_else(|| "it is not a tensor".to_owned())
+}
+
+/// Scale and zero point of each channel, and the range of the codes. An absent zero point is 0 of `u8`, as ONNX says.
+fn grid(ctx: &Ctx<'_>, scale: &Arg<'_>, zero: &Arg<'_>) -> Result<(Vec<(f64, f64)>, i64, i64), Refusal> {
+    let scales = ctx.constant(scale.value()?, LIMIT).map_err(|e| format!("scale: {e}"))?;
+    let (zeros, elem) = match zero.optional_value() {
+        None => (vec![0.0], ElemType::U8),
+        Some(z) => (ctx.constant(z, LIMIT).map_err(|e| format!("zero point: {e}"))?, elem(ctx, z)?),
+    };
+    let (low, high) = elem.int_range().ok_or("the zero point is not an integer")?;
+    let n = scales.len().max(zeros.len());
+    let at = |v: &[f64], i: usize| if v.len() == 1 { v.first().copied() } else { v.get(i).copied() };
+    let pairs: Option<Vec<(f64, f64)>> = (0..n).map(|i| Some((at(&scales, i)?, at(&zeros, i)?))).collect();
+    Ok((pairs.ok_or("scale and zero point differ in length")?, low, high))
+}
+
+/// The code of a number before clipping: as `quantize` computes it, in f32, rounding half to even.
+fn round_to_code(x: f64, scale: f64, zero: f64) -> f64 {
+    f64::from((x as f32 / scale as f32).round_ties_even()) + zero
+}
+
+fn absorbed(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
+    let Some(op) = args[0].optional_op() else { return Ok(true) };
+    let attrs = ctx.view.attrs(op);
+    let (low, high) = match ctx.view.registry().decl(ctx.view.kind(op)).name {
+        "relu" => (0.0, f64::INFINITY),
+        "clip" => {
+            let bound = |name, open: f32| f64::from(attrs.float(name, open));
+            (bound("min", f32::NEG_INFINITY), bound("max", f32::INFINITY))
+        }
+        name => return Err(format!("`{name}` is not an activation that clips")),
+    };
+    let (pairs, least, most) = grid(ctx, &args[1], &args[2])?;
+    // Rounding is monotone: if the bound itself lands on the last code, everything beyond it does.
+    let below = |s: f64, z: f64| low == f64::NEG_INFINITY || round_to_code(low, s, z) <= least as f64;
+    let above = |s: f64, z: f64| high == f64::INFINITY || round_to_code(high, s, z) >= most as f64;
+    Ok(pairs.iter().all(|&(s, z)| s > 0.0 && below(s, z) && above(s, z)))
+}
+
+fn same_constant(ctx: &Ctx<'_>, a: &Arg<'_>, b: &Arg<'_>) -> Result<bool, Refusal> {
+    let (Some(a), Some(b)) = (a.optional_value(), b.optional_value()) else {
+        return Ok(a.optional_value().is_none() && b.optional_value().is_none());
+    };
+    if ctx.view.same(a, b) {
+        return Ok(true);
+    }
+    let same_elem = elem(ctx, a)? == elem(ctx, b)?;
+    let bits = |v| Ok::<_, Refusal>(ctx.constant(v, LIMIT)?.into_iter().map(f64::to_bits).collect::<Vec<_>>());
+    Ok(same_elem && bits(a)? == bits(b)?)
+}
+
+fn code(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<Option<Attr>, Refusal> {
+    let x = if args[0].optional_attr().is_some() { args[0].float()? } else { 0.0 };
+    let (pairs, least, most) = grid(ctx, &args[1], &args[2])?;
+    let [(scale, zero)] = pairs[..] else { return Err("the grid has one scale for each channel".into()) };
+    let code = round_to_code(x, scale, zero);
+    let back = (code - zero) as f32 * scale as f32;
+    if code < least as f64 || code > most as f64 || f64::from(back) != x {
+        return Err(format!("the grid does not hold {x}"));
+    }
+    Ok(Some(Attr::float(code as f32)))
+}

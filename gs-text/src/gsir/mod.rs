@@ -1,0 +1,130 @@
+//! The text form of modules.
+//!
+//! ```text
+//! gsir 1
+//! dims N >= 1
+//! param @w : f32[16, 3, 3, 3] = file("net.safetensors", "w")
+//! graph @main(%x : f32[N, 3, 32, 32]) -> (%y : f32[N, 16, 32, 32]) {
+//!   %0 = conv(%x, @w) {pads = [1, 1, 1, 1]} : f32[N, 16, 32, 32] from "conv1"
+//!   return %0
+//! }
+//! gone { "bn1" = folded("fold-bn", into "conv1") }
+//! ```
+//!
+//! Line breaks mean nothing but where errors recover. Printing is deterministic: the same module gives the same
+//! bytes, and printed text that was parsed prints to itself.
+
+mod names;
+mod options;
+mod parse;
+mod parse_attr;
+mod parse_global;
+mod parse_graph;
+mod parse_header;
+mod parse_op;
+mod parse_type;
+mod print;
+mod print_attr;
+mod print_global;
+mod print_type;
+mod same;
+mod scope;
+mod weights;
+
+pub use options::{PrintOptions, Weights};
+pub use parse::{Parsed, parse, parse_fragment, parse_module};
+pub use parse_attr::{parse_attr_value, parse_contents};
+pub use parse_type::{Symbols, parse_dim, parse_type};
+pub use print::print_module;
+pub use same::{Difference, same};
+pub use weights::write_weights;
+
+use crate::diagnostics::{Diagnostic, TextError};
+use crate::span::SourceMap;
+use gs_ir::{Module, Registry};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A type as text, with the symbols of its module; for messages.
+pub fn type_text(module: &Module, ty: &gs_ir::Type) -> String {
+    let mut out = String::new();
+    print_type::SymbolNames::all(module).push_type(&mut out, ty);
+    out
+}
+
+/// Prints a module to a string.
+pub fn print_to_string(module: &Module, options: &PrintOptions) -> String {
+    let mut out = String::new();
+    // A String takes whatever is written to it.
+    let _ = print_module(module, options, &mut out);
+    out
+}
+
+/// Prints a module to a writer.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_module(module: &Module, options: &PrintOptions, out: &mut dyn Write) -> io::Result<()> {
+    let mut adapter = Adapter { out, error: None };
+    match print_module(module, options, &mut adapter) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(adapter.error.unwrap_or_else(|| io::Error::other("the module could not be printed"))),
+    }
+}
+
+/// Lets text be printed to a byte writer, keeping the writer's own error.
+struct Adapter<'w> {
+    out: &'w mut dyn Write,
+    error: Option<io::Error>,
+}
+
+impl std::fmt::Write for Adapter<'_> {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        self.out.write_all(s.as_bytes()).map_err(|e| {
+            self.error = Some(e);
+            std::fmt::Error
+        })
+    }
+}
+
+/// Writes a module to a path: the text there, its large tensors in a `.safetensors` of the same stem beside it.
+/// Derived globals stay symbolic. Both files replace older ones only when they are complete. What is no regular
+/// file (a pipe, a device) gets the text with everything inline.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_files(module: &Module, path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+        let mut out = io::BufWriter::new(std::fs::File::create(path)?);
+        write_module(module, &PrintOptions::default(), &mut out)?;
+        return out.flush();
+    }
+    let weights = path.with_extension("safetensors");
+    let name = weights.file_name().and_then(|n| n.to_str());
+    let name = name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the file's name is no UTF-8"))?;
+    let options = PrintOptions::with_file(name);
+    if weights::has_large(module, &options) {
+        weights::replace_file(&weights, |out| write_weights(module, &options, out).map(drop))?;
+    }
+    weights::replace_file(path, |out| write_module(module, &options, out))
+}
+
+/// Reads a module from a path, with the tensors that its text refers to (mapped, not copied).
+///
+/// # Errors
+/// Everything that is wrong, with the places.
+pub fn read_file(path: &Path, registry: &Arc<Registry>) -> Result<Module, TextError> {
+    let name = path.display().to_string();
+    let fail = |sources: SourceMap, diagnostics: Vec<Diagnostic>| TextError { sources, diagnostics };
+    let bytes = std::fs::read(path).map_err(|e| {
+        fail(SourceMap::new(), vec![Diagnostic::error("GS0300", format!("`{name}` cannot be read: {e}"))])
+    })?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let message = format!("`{name}` is no text: byte {at} is not UTF-8");
+        fail(SourceMap::new(), vec![Diagnostic::error("GS0300", message)])
+    })?;
+    let base_dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    parse_module(&text, Some(base_dir), registry).map_err(|d| fail(SourceMap::single(name, text), d))
+}

@@ -1,0 +1,157 @@
+//! The parser of modules: the state that its parts share, and the order of the parts of a text.
+
+use super::parse_global::PendingGlobals;
+use super::parse_type::Symbols;
+use super::scope::Scope;
+use super::weights::WeightFiles;
+use crate::cursor::Cursor;
+use crate::diagnostics::Diagnostic;
+use crate::lexer::TokenKind as K;
+use crate::span::{FileId, Span};
+use gs_ir::{Fact, Handle, Known, Module, OpId, Registry, Rewriter, ValueId};
+use rustc_hash::FxHashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A module with the places where its operations stand.
+#[derive(Clone)]
+pub struct Parsed {
+    /// The module.
+    pub module: Module,
+    op_spans: Vec<Span>,
+}
+
+impl Parsed {
+    /// Where an operation stands in the text (its line up to its source names; regions not included).
+    pub fn op_span(&self, op: OpId) -> Option<Span> {
+        self.op_spans.get(op.index()).copied()
+    }
+}
+
+/// Parses a module. Spans speak of [`FileId`] 0. `base_dir` is where the files lie that the text refers to.
+///
+/// # Errors
+/// Everything that is wrong with the text, in order of place; the parser goes on after an error.
+pub fn parse_module(src: &str, base_dir: Option<&Path>, registry: &Arc<Registry>) -> Result<Module, Vec<Diagnostic>> {
+    parse(src, FileId(0), base_dir, registry).map(|p| p.module)
+}
+
+/// As [`parse_module`], for a text of a source map, and with the places of the operations.
+///
+/// # Errors
+/// As [`parse_module`].
+pub fn parse(
+    src: &str,
+    file: FileId,
+    base_dir: Option<&Path>,
+    registry: &Arc<Registry>,
+) -> Result<Parsed, Vec<Diagnostic>> {
+    let mut cursor = Cursor::new(file, src);
+    let mut module = Module::with_registry(registry.clone());
+    let mut parser = Parser::new(&mut cursor, &mut module, base_dir);
+    parser.version(true);
+    parser.items(K::Eof);
+    let op_spans = parser.op_spans;
+    if cursor.has_errors() { Err(cursor.into_diagnostics()) } else { Ok(Parsed { module, op_spans }) }
+}
+
+/// Parses a module that stands within another text, up to the `}` that ends it, which is left. The line `gsir 1` may be
+/// missing. `None` where it had errors; they are with the cursor.
+pub fn parse_fragment(c: &mut Cursor<'_>, registry: &Arc<Registry>) -> Option<Parsed> {
+    let before = c.diagnostics().len();
+    let mut module = Module::with_registry(registry.clone());
+    let mut parser = Parser::new(c, &mut module, None);
+    parser.version(false);
+    parser.items(K::RBrace);
+    let op_spans = parser.op_spans;
+    let ok = !c.diagnostics()[before..].iter().any(Diagnostic::is_error);
+    ok.then_some(Parsed { module, op_spans })
+}
+
+/// What the parts of the parser share.
+pub(super) struct Parser<'c, 's, 'm, 'p> {
+    pub(super) c: &'c mut Cursor<'s>,
+    pub(super) rw: Rewriter<'m>,
+    pub(super) symbols: Symbols,
+    pub(super) scope: Scope,
+    pub(super) files: WeightFiles<'p>,
+    pub(super) pending: PendingGlobals,
+    pub(super) op_spans: Vec<Span>,
+    /// What is known of the contents of small integer values.
+    pub(super) known: FxHashMap<ValueId, Known>,
+    /// The same of results of the operation that is about to be made, by their index.
+    pub(super) new_known: Vec<(usize, Option<Known>)>,
+    /// Kept between operations, so that each need not allocate.
+    pub(super) facts: Vec<Option<Fact>>,
+}
+
+impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
+    fn new(c: &'c mut Cursor<'s>, module: &'m mut Module, base_dir: Option<&'p Path>) -> Self {
+        Self {
+            c,
+            rw: Rewriter::new(module),
+            symbols: Symbols::default(),
+            scope: Scope::default(),
+            files: WeightFiles::new(base_dir),
+            pending: PendingGlobals::default(),
+            op_spans: Vec::new(),
+            known: FxHashMap::default(),
+            new_known: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    /// The line `gsir 1`.
+    fn version(&mut self, required: bool) {
+        if !self.c.at_word("gsir") {
+            if required {
+                let d = Diagnostic::error("GS0102", "this is no module: a module begins with `gsir 1`");
+                let span = self.c.span();
+                self.c.error(d.label(span, "expected `gsir 1`"));
+            }
+            return;
+        }
+        let start = self.c.bump();
+        let number = self.c.token();
+        let version = self.c.int();
+        if version.is_some_and(|v| v != 1) {
+            let text = self.c.text_of(number);
+            let d = Diagnostic::error("GS0103", format!("version {text} of the text form is not known"));
+            let span = self.c.span_from(start);
+            self.c.error(d.label(span, "").note("this program knows version 1"));
+        }
+    }
+
+    /// All parts of a module up to a token of the kind that ends them.
+    fn items(&mut self, end: K) {
+        while !self.c.at(end) && !self.c.at(K::Eof) {
+            let mark = self.c.mark();
+            if self.item().is_none() {
+                self.c.skip_statement(&mark);
+                // A `}` that closes nothing would be met again.
+                if self.c.at(K::RBrace) && end != K::RBrace {
+                    self.c.bump();
+                }
+            }
+        }
+        self.finish_globals();
+    }
+
+    fn item(&mut self) -> Option<()> {
+        let word = if self.c.at(K::Ident) { self.c.text() } else { "" };
+        match word {
+            "target" | "algorithm" | "property" => self.meta_fact(word),
+            "onnx" => self.onnx(),
+            "dims" => self.dims(),
+            "param" | "state" | "const" => self.global(),
+            "graph" => {
+                self.finish_globals();
+                self.entry()
+            }
+            "gone" | "kept" => self.ledger(word),
+            _ => {
+                self.c.expected("a part of a module (`graph`, `param`, `state`, `const`, `dims`, `target`, `gone`, ...)")
+            }
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Parses operations and checks them against the declaration of their operator: operands, attributes, regions, and
+//! the stated types against the inferred ones.
+
+use super::parse::Parser;
+use super::parse_attr::parse_attrs;
+use super::parse_graph::contradict;
+use super::parse_type::parse_type;
+use super::type_text;
+use crate::diagnostics::Diagnostic;
+use crate::lexer::{Token, TokenKind as K};
+use crate::quote::quoted;
+use crate::span::Span;
+use gs_ir::infer::{infer_facts, infer_op};
+use gs_ir::registry::{Arity, Regions};
+use gs_ir::{At, Attr, AttrSet, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, Sym, Type, ValueId};
+
+/// An operation as it stands in the text.
+struct Statement {
+    results: Vec<Token>,
+    kind: gs_ir::OpKind,
+    name_span: Span,
+    operands: Vec<Option<ValueId>>,
+    /// Whether every operand was found.
+    whole: bool,
+    attrs: Option<AttrSet>,
+    /// The stated types; `None` in place of an omitted result, and no entries where none were stated.
+    types: Vec<(Option<Type>, Span)>,
+    source: Vec<Sym>,
+}
+
+impl Parser<'_, '_, '_, '_> {
+    /// One operation with its regions.
+    pub(super) fn operation(&mut self, graph: GraphId, depth: usize) -> Option<()> {
+        let start = self.c.token();
+        let results = self.result_list()?;
+        // What uses the results of an operation that has errors is not wrong for that.
+        let Some(statement) = self.statement(results.clone()) else {
+            let types = vec![Type::Any; results.len()];
+            self.make(graph, None, &[], AttrSet::new(), &types, &results);
+            return None;
+        };
+        let span = self.c.span_from(start);
+        let decl = *self.rw.registry().decl(statement.kind);
+        let has_regions = self.c.at_word("region");
+        let types = self.types_of(&decl, &statement, has_regions);
+        let kind = statement.attrs.is_some().then_some(statement.kind);
+        let attrs = statement.attrs.clone().unwrap_or_default();
+        let op = self.make(graph, kind, &statement.operands, attrs, &types, &results);
+        if !statement.source.is_empty() {
+            self.rw.set_source(op, &statement.source);
+        }
+        if let Some(place) = self.op_spans.get_mut(op.index()) {
+            *place = span;
+        }
+        if has_regions || decl.regions != Regions::None {
+            self.regions(op, &decl, &statement, depth)?;
+        }
+        Some(())
+    }
+
+    fn result_list(&mut self) -> Option<Vec<Token>> {
+        let mut results = Vec::new();
+        if !matches!(self.c.kind(), K::Value | K::Underscore) {
+            return Some(results);
+        }
+        loop {
+            match self.c.kind() {
+                K::Value | K::Underscore => results.push(self.c.bump()),
+                _ => return self.c.expected("a value (`%name`) or `_`"),
+            }
+            if !self.c.eat(K::Comma) {
+                self.c.expect(K::Equals)?;
+                return Some(results);
+            }
+        }
+    }
+
+    fn statement(&mut self, results: Vec<Token>) -> Option<Statement> {
+        let name = self.c.token();
+        let (kind, opaque) = match self.c.kind() {
+            K::Ident | K::Str => self.op_kind()?,
+            _ => return self.c.expected("an operation or `return`"),
+        };
+        let (operands, whole) = self.operands()?;
+        let decl = *self.rw.registry().decl(kind);
+        let mut attrs = Some(AttrSet::new());
+        if self.c.at(K::LBrace) {
+            let before = self.c.diagnostics().len();
+            attrs = parse_attrs(self.c, &mut self.symbols, &mut self.rw, &decl);
+            // Where the braces were read to their end, the rest of the statement can be read too.
+            if attrs.is_none() && !self.read_to_the_end(before) {
+                return None;
+            }
+        }
+        if let (Some(attrs), Some(name)) = (&mut attrs, opaque) {
+            attrs.set(OPAQUE_NAME, Attr::str(&name));
+        }
+        let types = if self.c.eat(K::Colon) { self.types()? } else { Vec::new() };
+        let source = if self.c.eat_word("from") { self.source()? } else { Vec::new() };
+        let name_span = self.c.span_of(name);
+        Some(Statement { results, kind, name_span, operands, whole, attrs, types, source })
+    }
+
+    /// Whether the last of the new diagnostics is about the meaning of attributes, not their form.
+    fn read_to_the_end(&self, before: usize) -> bool {
+        let new = self.c.diagnostics().get(before..).unwrap_or_default();
+        new.iter().all(|d| matches!(d.code, "GS0120" | "GS0121" | "GS0122"))
+    }
+
+    fn operands(&mut self) -> Option<(Vec<Option<ValueId>>, bool)> {
+        self.c.expect(K::LParen)?;
+        let mut operands = Vec::with_capacity(4);
+        let mut whole = true;
+        while !self.c.at(K::RParen) {
+            if self.c.eat(K::Underscore) {
+                operands.push(None);
+            } else {
+                let found = self.operand()?;
+                whole &= found.is_some();
+                operands.push(found);
+            }
+            if !self.c.eat(K::Comma) {
+                break;
+            }
+        }
+        match self.c.eat(K::RParen) {
+            true => Some((operands, whole)),
+            false => self.c.expected("`,` or `)`"),
+        }
+    }
+
+    fn types(&mut self) -> Option<Vec<(Option<Type>, Span)>> {
+        let mut types = Vec::with_capacity(1);
+        loop {
+            let start = self.c.token();
+            let ty = match self.c.eat(K::Underscore) {
+                true => None,
+                false => Some(parse_type(self.c, &mut self.symbols, &mut self.rw)?),
+            };
+            types.push((ty, self.c.span_from(start)));
+            if !self.c.eat(K::Comma) {
+                return Some(types);
+            }
+        }
+    }
+
+    fn source(&mut self) -> Option<Vec<Sym>> {
+        let mut names = Vec::with_capacity(1);
+        loop {
+            let name = self.c.string()?;
+            names.push(self.rw.intern(&name));
+            if !self.c.eat(K::Comma) {
+                return Some(names);
+            }
+        }
+    }
+
+    /// The types of the results: stated, checked against inference; inferred where none are stated.
+    fn types_of(&mut self, decl: &OpDecl, s: &Statement, has_regions: bool) -> Vec<Type> {
+        let count = s.results.len();
+        let mut types = vec![Type::Any; count];
+        if !s.types.is_empty() && s.types.len() != count {
+            let message = format!("{count} results have {} types", s.types.len());
+            let d = Diagnostic::error("GS0207", message).label(s.types.first().map_or(s.name_span, |t| t.1), "");
+            self.c.error(d);
+            return types;
+        }
+        for ((ty, (stated, span)), result) in types.iter_mut().zip(&s.types).zip(&s.results) {
+            let omitted = result.kind == K::Underscore;
+            if omitted != stated.is_none() {
+                let d = Diagnostic::error("GS0207", "a result that is omitted (`_`) has `_` as its type, and no other");
+                self.c.error(d.label(*span, ""));
+            }
+            if let Some(stated) = stated {
+                *ty = stated.clone();
+            }
+        }
+        let Some(attrs) = s.attrs.as_ref().filter(|_| s.whole) else { return types };
+        let ok = self.check_results(decl, s)
+            & self.check_present(decl, &s.operands, s.name_span)
+            & self.check_attrs(decl, attrs, s.name_span);
+        // With regions the types depend on what they return, which is not read yet.
+        if ok && !has_regions && decl.regions == Regions::None {
+            self.infer(decl, s, attrs, &mut types);
+        }
+        types
+    }
+
+    fn infer(&mut self, decl: &OpDecl, s: &Statement, attrs: &AttrSet, types: &mut [Type]) {
+        let mut facts = std::mem::take(&mut self.facts);
+        facts.clear();
+        facts.extend(s.operands.iter().map(|v| v.map(|v| self.fact(v))));
+        match infer_facts(decl, &facts, attrs, &[], types.len()) {
+            Err(e) => self.misfit(decl, &facts, &e.0, s.name_span),
+            Ok(results) => {
+                for (i, fact) in results.into_iter().enumerate() {
+                    self.take_fact(decl, s, i, fact, types);
+                }
+            }
+        }
+        self.facts = facts;
+    }
+
+    fn fact(&self, value: ValueId) -> Fact {
+        let known = if self.known.is_empty() { None } else { self.known.get(&value).cloned() };
+        Fact { ty: self.rw.type_of(value).clone(), known }
+    }
+
+    /// Compares an inferred result with the stated type, or takes it where none is stated.
+    fn take_fact(&mut self, decl: &OpDecl, s: &Statement, index: usize, fact: Fact, types: &mut [Type]) {
+        let (Some(ty), Some(result)) = (types.get_mut(index), s.results.get(index)) else { return };
+        if fact.known.is_some() && result.kind == K::Value {
+            // The value does not exist yet: values are made in the order of the text.
+            self.new_known.push((index, fact.known));
+        }
+        match s.types.get(index) {
+            Some((Some(stated), span)) => {
+                if stated != &fact.ty && contradict(stated, &fact.ty) {
+                    let what = format!("`{}`", self.c.text_of(*result));
+                    self.check_type(&what, stated, *span, &fact.ty, decl.name);
+                }
+            }
+            Some((None, _)) => {}
+            None => *ty = self.settled(fact.ty),
+        }
+    }
+
+    /// A type without unknown extents: each becomes a symbol of its own.
+    fn settled(&mut self, mut ty: Type) -> Type {
+        if let Type::Tensor(t) = &mut ty {
+            for dim in t.shape.iter_mut().flatten().filter(|d| d.is_unknown()) {
+                *dim = gs_ir::Dim::symbol(self.rw.fresh_symbol());
+            }
+        }
+        ty
+    }
+
+    /// Makes an operation and names its results. Without a kind it stands in for one that has errors.
+    fn make(
+        &mut self,
+        graph: GraphId,
+        kind: Option<gs_ir::OpKind>,
+        operands: &[Option<ValueId>],
+        attrs: AttrSet,
+        types: &[Type],
+        results: &[Token],
+    ) -> OpId {
+        let kind = kind.or_else(|| self.rw.registry().kind("opaque")).unwrap_or(gs_ir::OpKind::from_index(0));
+        let op = self.rw.create_typed(kind, operands, attrs, types, At::End(graph));
+        self.op_spans.resize(op.index() + 1, Span::default());
+        for (i, token) in results.iter().enumerate() {
+            if token.kind == K::Underscore {
+                self.rw.omit_result(op, i);
+                continue;
+            }
+            let Some(&value) = self.rw.op(op).results().get(i) else { continue };
+            if let Some((key, name)) = self.key(*token) {
+                self.rw.set_name(value, &name);
+                self.define(key, value, *token);
+            }
+        }
+        for (index, known) in self.new_known.drain(..) {
+            if let (Some(&value), Some(known)) = (self.rw.op(op).results().get(index), known) {
+                self.known.insert(value, known);
+            }
+        }
+        op
+    }
+
+    // ---- regions ----
+
+    fn regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement, depth: usize) -> Option<()> {
+        let mut names: Vec<String> = Vec::new();
+        while self.c.at_word("region") {
+            self.c.bump();
+            let name = self.c.name()?.into_owned();
+            let region = self.rw.add_region(op, &name);
+            names.push(name);
+            self.graph(region, depth + 1)?;
+        }
+        let fits = match decl.regions {
+            Regions::Any => true,
+            Regions::None => names.is_empty(),
+            Regions::Named(wanted) => wanted.iter().copied().eq(names.iter().map(String::as_str)),
+        };
+        if !fits {
+            let message = match decl.regions {
+                Regions::Named(wanted) => format!("`{}` has the regions {}", decl.name, wanted.join(", ")),
+                _ => format!("`{}` has no regions", decl.name),
+            };
+            let names: Vec<String> = names.iter().map(|n| quoted(n)).collect();
+            let d = Diagnostic::error("GS0208", message).label(s.name_span, "");
+            self.c.error(d.note(format!("given are: {}", names.join(", "))));
+            return Some(());
+        }
+        if s.whole && s.attrs.is_some() && !self.c.has_errors() {
+            self.infer_with_regions(op, decl, s);
+        }
+        Some(())
+    }
+
+    fn infer_with_regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement) {
+        match infer_op(&self.rw, op) {
+            Err(e) => {
+                let facts: Vec<Option<Fact>> = s.operands.iter().map(|v| v.map(|v| self.fact(v))).collect();
+                self.misfit(decl, &facts, &e.0, s.name_span);
+            }
+            Ok(facts) => {
+                let mut types = vec![Type::Any; s.results.len()];
+                for (i, fact) in facts.into_iter().enumerate() {
+                    self.take_fact(decl, s, i, Fact::of(fact.ty), &mut types);
+                }
+                if s.types.is_empty() {
+                    let values: Vec<ValueId> = self.rw.op(op).results().to_vec();
+                    for (value, ty) in values.into_iter().zip(types) {
+                        if let Some(value) = value.some() {
+                            self.rw.set_type(value, ty);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- checks against the declaration ----
+
+    fn check_results(&mut self, decl: &OpDecl, s: &Statement) -> bool {
+        let given = s.results.len();
+        let most = if given == 0 { true } else { decl.result(given - 1).is_some() };
+        let least = decl.results.iter().filter(|r| r.arity == Arity::One).count();
+        if most && given >= least {
+            return true;
+        }
+        let message = format!("`{}` has {}, not {given}", decl.name, counted(decl.results.iter().map(|r| r.arity), "result"));
+        self.c.error(Diagnostic::error("GS0207", message).label(s.name_span, ""));
+        false
+    }
+
+    fn check_present(&mut self, decl: &OpDecl, operands: &[Option<ValueId>], span: Span) -> bool {
+        // Nearly always everything is there.
+        let declared = decl.operands.iter().enumerate();
+        let all = declared.clone().all(|(i, o)| o.arity != Arity::One || operands.get(i).is_some_and(Option::is_some));
+        if all && operands.len().checked_sub(1).is_none_or(|last| decl.operand(last).is_some()) {
+            return true;
+        }
+        let present: Vec<bool> = operands.iter().map(Option::is_some).collect();
+        self.check_operands(decl, &present, span)
+    }
+
+    /// Whether there are as many operands as declared, and those that must be there are.
+    pub(super) fn check_operands(&mut self, decl: &OpDecl, present: &[bool], span: Span) -> bool {
+        let too_many = !present.is_empty() && decl.operand(present.len() - 1).is_none();
+        let missing = decl.operands.iter().enumerate().find(|(i, o)| {
+            o.arity == Arity::One && !present.get(*i).copied().unwrap_or(false)
+        });
+        let message = match missing {
+            _ if too_many => {
+                let wanted = counted(decl.operands.iter().map(|o| o.arity), "operand");
+                format!("`{}` has {wanted}, not {}", decl.name, present.len())
+            }
+            Some((i, o)) => format!("`{}` needs its operand `{}` (number {})", decl.name, o.name, i + 1),
+            None => return true,
+        };
+        let names: Vec<String> = decl.operands.iter().map(|o| match o.arity {
+            Arity::One => o.name.to_owned(),
+            Arity::Optional => format!("{}?", o.name),
+            Arity::Variadic => format!("{}...", o.name),
+        })
+        .collect();
+        let d = Diagnostic::error("GS0209", message).label(span, "");
+        self.c.error(d.note(format!("its operands are ({})", names.join(", "))));
+        false
+    }
+
+    /// Whether the required attributes are there (names and kinds were checked where they stand).
+    pub(super) fn check_attrs(&mut self, decl: &OpDecl, attrs: &AttrSet, span: Span) -> bool {
+        match gs_ir::check_attrs(decl, attrs) {
+            Ok(()) => true,
+            Err(e) => {
+                self.c.error(Diagnostic::error("GS0123", e.0).label(span, ""));
+                false
+            }
+        }
+    }
+
+    /// Reports an operator that does not fit its operands.
+    pub(super) fn misfit(&mut self, decl: &OpDecl, facts: &[Option<Fact>], why: &str, span: Span) {
+        let types: Vec<String> =
+            facts.iter().map(|f| f.as_ref().map_or("_".to_owned(), |f| type_text(&self.rw, &f.ty))).collect();
+        let d = Diagnostic::error("GS0210", format!("`{}` does not fit: {why}", decl.name)).label(span, "");
+        self.c.error(d.note(format!("its operands are ({})", types.join(", "))));
+    }
+
+    /// Reports a stated type that contradicts the inferred one.
+    pub(super) fn check_type(&mut self, what: &str, stated: &Type, span: Span, inferred: &Type, op: &str) {
+        if !contradict(stated, inferred) {
+            return;
+        }
+        let (stated, inferred) = (type_text(&self.rw, stated), type_text(&self.rw, inferred));
+        let message = format!("{what} is stated to be {stated}, but `{op}` makes {inferred}");
+        self.c.error(Diagnostic::error("GS0211", message).label(span, format!("inferred: {inferred}")));
+    }
+}
+
+fn counted(arities: impl Iterator<Item = Arity> + Clone, noun: &str) -> String {
+    let least = arities.clone().filter(|a| *a == Arity::One).count();
+    let most = arities.clone().count();
+    let plural = |n: usize| if n == 1 { noun.to_owned() } else { format!("{noun}s") };
+    if arities.clone().any(|a| a == Arity::Variadic) {
+        format!("at least {least} {}", plural(least))
+    } else if least == most {
+        format!("{most} {}", plural(most))
+    } else {
+        format!("{least} to {most} {}", plural(most))
+    }
+}
