@@ -19,6 +19,7 @@ mod packed;
 mod plan;
 pub mod quant;
 pub mod random;
+mod single;
 mod stream;
 mod tensor;
 mod view;

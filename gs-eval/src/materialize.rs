@@ -188,6 +188,7 @@ impl<'m> Materializer<'m> {
         let place = derived.result as usize;
         let mut types = vec![Type::Any; place];
         types.push(ty.clone());
+        let mut no_region = |_: usize, _: Vec<Tensor>| Err(crate::exec::ExecError::Graph);
         let ctx = OpCtx {
             decl,
             attrs: &derived.attrs,
@@ -198,7 +199,7 @@ impl<'m> Materializer<'m> {
             arithmetic: &Arithmetic::ONNX_RUNTIME_CPU,
             budget: &budget,
             symbols: &|_| None,
-            regions: RefCell::new(&mut |_, _| Err(crate::exec::ExecError::Graph)),
+            regions: RefCell::new(&mut no_region),
         };
         let results = function.call(&ctx).map_err(|e| failed(Some(e)))?;
         let tensor = results.into_iter().nth(place).ok_or_else(|| failed(None))?;

@@ -439,12 +439,6 @@ impl Tensor {
     pub fn same_bits(&self, other: &Tensor) -> bool {
         self.elem == other.elem && self.dims == other.dims && self.data() == other.data()
     }
-
-    /// A tensor whose pieces agree by construction (checked in debug builds).
-    pub(crate) fn trusted(elem: ElemType, dims: Vec<usize>, storage: Arc<Storage>) -> Self {
-        debug_assert!(storage.fits(elem) && count(&dims) == Some(storage.len()), "{elem} {dims:?} {}", storage.len());
-        Self { elem, dims, storage }
-    }
 }
 
 /// Sign-extends the low `bits` bits (at most 8).

@@ -211,9 +211,9 @@ impl Dim {
     /// `self / other` where that is exact for every value of the symbols, as in `(64*N) / N = 64`.
     pub fn div_exact(&self, other: &Dim) -> Option<Dim> {
         match (self, other) {
-            (Dim::Const(a), Dim::Const(b)) => (*b != 0 && a % b == 0).then(|| Dim::Const(a / b)),
+            (Dim::Const(a), Dim::Const(b)) => (a.checked_rem(*b) == Some(0)).then(|| Dim::Const(a / b)),
             (a, b) if a == b && !a.is_unknown() => Some(Dim::Const(1)),
-            (Dim::Expr(a), Dim::Const(b)) => (*b != 0 && a.divisible(*b)).then(|| Dim::from_expr(Some(a.div_exact(*b)))),
+            (Dim::Expr(a), Dim::Const(b)) => (*b > 0 && a.divisible(*b)).then(|| Dim::from_expr(Some(a.div_exact(*b)))),
             (Dim::Expr(a), Dim::Expr(b)) => div_monomial(a, b),
             _ => None,
         }

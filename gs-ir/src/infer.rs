@@ -205,10 +205,11 @@ impl<'m> Knowledge<'m> {
     }
 }
 
-/// Whether a type can be that of a followed shape: an integer tensor of rank 0 or 1, not too long.
+/// Whether a type can be that of a followed shape: an integer tensor of rank 0 or 1, not too long. Truth values
+/// are followed too (as 0 and 1): exporters choose between extents by comparing them.
 fn may_be_shape(ty: &Type) -> bool {
     let Some(t) = ty.as_tensor() else { return false };
-    matches!(t.elem, ElemType::I64 | ElemType::I32)
+    matches!(t.elem, ElemType::I64 | ElemType::I32 | ElemType::Bool)
         && match t.dims() {
             Some([]) => true,
             Some([Dim::Const(n)]) => *n <= Known::LIMIT as i64,

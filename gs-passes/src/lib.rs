@@ -6,4 +6,5 @@ pub mod cost;
 pub mod grid;
 pub mod manager;
 pub mod passes;
+pub mod rules;
 pub mod target;

@@ -1,1 +1,84 @@
-//! Fast execution of modules on the processor
+//! Fast execution of modules on the processor.
+//!
+//! [`Runtime`] is an [`Executor`]: it plans a graph for one batch size (which operations kernels run together, what
+//! is fused, where values lie) and runs it with kernels chosen for the processor. What no kernel runs is left to
+//! the reference evaluator, operation by operation. The number of threads never changes a result.
+
+pub mod kernels;
+mod plan;
+
+use gs_eval::{Evaluator, ExecError, Executor, Plan, TensorSpec};
+use gs_ir::{GraphId, Module, SymbolId, ValueId};
+use kernels::Kernels;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use rustc_hash::FxHashMap;
+
+/// Runs modules with the processor's kernels.
+pub struct Runtime {
+    kernels: Kernels,
+    pool: ThreadPool,
+    reference: Evaluator,
+}
+
+/// Why a runtime could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("threads could not be started: {0}")]
+pub struct RuntimeError(#[from] rayon::ThreadPoolBuildError);
+
+impl Runtime {
+    /// With so many threads (all processors where none is given) and the best kernels of this processor.
+    ///
+    /// # Errors
+    /// The operating system starts no threads.
+    pub fn new(threads: Option<usize>) -> Result<Self, RuntimeError> {
+        Self::with_kernels(threads, Kernels::detect())
+    }
+
+    /// As [`Self::new`], with kernels of a given instruction set.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_kernels(threads: Option<usize>, kernels: Kernels) -> Result<Self, RuntimeError> {
+        let pool = ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?;
+        Ok(Self { kernels, pool, reference: Evaluator::new() })
+    }
+
+    pub(crate) fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+
+    pub(crate) fn pool(&self) -> &ThreadPool {
+        &self.pool
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+}
+
+impl Executor for Runtime {
+    fn prepare<'a>(
+        &'a self,
+        module: &'a Module,
+        graph: GraphId,
+        inputs: &[TensorSpec],
+        taps: &[ValueId],
+    ) -> Result<Box<dyn Plan + 'a>, ExecError> {
+        // The evaluator's own plan checks inputs and operations; where regions occur it also runs them.
+        let checked = self.reference.prepare(module, graph, inputs, taps)?;
+        let regions = module.ops_in(graph).any(|op| !module.op(op).regions().is_empty());
+        if regions {
+            return Ok(checked);
+        }
+        let mut symbols: FxHashMap<SymbolId, i64> = FxHashMap::default();
+        for (&p, spec) in module.graph(graph).params().iter().zip(inputs) {
+            for (d, &n) in module.type_of(p).dims().unwrap_or(&[]).iter().zip(&spec.dims) {
+                if let Some(s) = d.as_symbol() {
+                    symbols.insert(s, i64::try_from(n).unwrap_or(i64::MAX));
+                }
+            }
+        }
+        drop(checked);
+        Ok(Box::new(plan::RuntimePlan::new(self, module, graph, inputs, symbols, taps)?))
+    }
+}

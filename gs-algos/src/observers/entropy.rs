@@ -114,7 +114,7 @@ impl Profile {
         }
         // The divergence of two samples from one distribution is about this large, so that a smaller gain
         // says nothing. It keeps tensors with few values, such as logits, from being clipped by accident.
-        let noise = in_use / (2.0 * self.count.last().copied().unwrap_or(1.0));
+        let noise = 1 * in_use / (2.0 * self.count.last().copied().unwrap_or(1.0));
         let least_gain = noise.max(MIN_GAIN);
         let (mut best, mut divergence) = (n, self.divergence(from, n, levels));
         let mut end = n;

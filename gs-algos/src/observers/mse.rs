@@ -31,28 +31,37 @@ pub fn mse_range_of_values(values: &[f32], grid: Grid, norm: f64) -> Range {
 }
 
 /// Sum of `|x - fake_quant(x)|^norm`. The order of summation is fixed.
+///
+/// Multiplies by the reciprocal of the scale where quantisation divides: that can only move a value that
+/// lies between two codes from the one to the other, which are equally far.
 fn error_of_values(values: &[f32], params: QuantParams, norm: f64) -> f64 {
-    const LANES: usize = 8;
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut sums = [0.0f64; LANES];
-    if norm == 2.0 {
+    const LANES: usize = 16;
+    const BLOCK: usize = 64 * LANES;
+    let (low, high) = params.step_bounds();
+    let per_unit = 1.0 / params.scale();
+    let distance = |x: f32| {
+        let u = x * per_unit;
+        u - ((u.clamp(low, high) + ROUND_F32) - ROUND_F32)
+    };
+    let squares = |block: &[f32]| {
+        // 64 terms to a lane, so that the sum in single precision is good to 1e-5.
+        let (chunks, rest) = block.as_chunks::<LANES>();
+        let mut sums = [0.0f32; LANES];
         for chunk in chunks {
-            let mut quantised = *chunk;
-            params.fake_quant_in_place(&mut quantised);
-            for ((sum, x), q) in sums.iter_mut().zip(chunk).zip(quantised) {
-                let d = f64::from(x - q);
+            for (sum, &x) in sums.iter_mut().zip(chunk) {
+                let d = distance(x);
                 *sum += d * d;
             }
         }
+        let tail = rest.iter().map(|&x| f64::from(distance(x)).powi(2)).sum::<f64>();
+        sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() + tail
+    };
+    let steps: f64 = if norm == 2.0 {
+        values.chunks(BLOCK).map(squares).sum()
     } else {
-        for chunk in chunks {
-            for (sum, &x) in sums.iter_mut().zip(chunk) {
-                *sum += f64::from((x - params.fake_quant_one(x)).abs()).powf(norm);
-            }
-        }
-    }
-    let tail: f64 = rest.iter().map(|&x| f64::from((x - params.fake_quant_one(x)).abs()).powf(norm)).sum();
-    sums.iter().sum::<f64>() + tail
+        values.iter().map(|&x| f64::from(distance(x).abs()).powf(norm)).sum()
+    };
+    steps * f64::from(params.scale()).powf(norm)
 }
 
 /// The exponent of the error, and what its integral over one step is.
@@ -86,6 +95,8 @@ struct Steps {
     high: f64,
 }
 
+/// 1.5 * 2^23, the same for a float.
+const ROUND_F32: f32 = 12_582_912.0;
 /// 1.5 * 2^52: adding and subtracting it rounds a small double half to even, and vectorises.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 

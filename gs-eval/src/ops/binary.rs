@@ -11,7 +11,6 @@ pub(super) const TABLE: &[super::Row] = &[
     ("sub", |c| arithmetic(c, |a, b| a - b, |a, b| Some(a.wrapping_sub(b)))),
     ("mul", |c| arithmetic(c, |a, b| a * b, |a, b| Some(a.wrapping_mul(b)))),
     ("div", |c| arithmetic(c, |a, b| a / b, |a, b| a.checked_div(b))),
-    ("mod", modulo),
     ("pow", pow),
     ("max", |c| fold(c, max, |a, b| a.max(b))),
     ("min", |c| fold(c, min, |a, b| a.min(b))),
@@ -155,13 +154,6 @@ fn int_pow(x: i128, y: i128) -> i128 {
     }
 }
 
-/// With `fmod` the sign of the dividend, else that of the divisor.
-fn modulo(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
-    let fmod = ctx.flag("fmod");
-    let floored = |a: i128, b: i128| a.checked_rem(b).map(|r| if r != 0 && (r < 0) != (b < 0) { r + b } else { r });
-    arithmetic(ctx, |a, b| a % b, |a, b| if fmod { a.checked_rem(b) } else { floored(a, b) })
-}
-
 fn compare(ctx: &OpCtx<'_>, holds: impl Fn(Option<Ordering>) -> bool) -> Result<Vec<Tensor>, OpError> {
     let (a, b) = (ctx.operand(0)?, ctx.operand(1)?);
     let (elem, dims) = (same_elem(a, b)?, common(ctx, a, b)?);
@@ -191,7 +183,7 @@ fn equal(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     Ok(vec![Tensor::new(ElemType::Bool, dims, Storage::Bool(z))?])
 }
 
-fn bools(ctx: &OpCtx<'_>, index: usize) -> Result<&[bool], OpError> {
+fn bools<'c>(ctx: &'c OpCtx<'_>, index: usize) -> Result<&'c [bool], OpError> {
     match ctx.operand(index)?.storage() {
         Storage::Bool(v) => Ok(v),
         _ => Err(ctx.wrong_elem(index)),

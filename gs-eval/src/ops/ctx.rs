@@ -234,8 +234,10 @@ impl OpCtx<'_> {
     /// A whole number (a truth value counts), if given or with a default.
     pub fn int_if(&self, name: &str) -> Option<i64> {
         match (self.attrs.get(name), self.default(name)) {
-            (Some(Attr::Int(v)), _) | (None, Some(AttrDefault::Int(v))) => Some(v.to_owned()),
-            (Some(Attr::Bool(v)), _) | (None, Some(AttrDefault::Bool(v))) => Some(i64::from(v.to_owned())),
+            (Some(Attr::Int(v)), _) => Some(*v),
+            (Some(Attr::Bool(v)), _) => Some(i64::from(*v)),
+            (None, Some(AttrDefault::Int(v))) => Some(v),
+            (None, Some(AttrDefault::Bool(v))) => Some(i64::from(v)),
             _ => None,
         }
     }

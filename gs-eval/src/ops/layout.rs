@@ -33,7 +33,7 @@ pub(super) fn broadcast_dims(a: &[usize], b: &[usize]) -> Result<Vec<usize>, OpE
 
 /// Distance in memory of neighbours along each axis.
 pub(super) fn strides(dims: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; dims.len()];
+    let mut strides = vec![1usize; dims.len()];
     for i in (1..dims.len()).rev() {
         strides[i - 1] = strides[i].saturating_mul(dims[i]);
     }

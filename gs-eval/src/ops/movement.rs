@@ -10,8 +10,6 @@ pub(super) const TABLE: &[super::Row] = &[
     ("concat", concat),
     ("split", split),
     ("tile", tile),
-    ("depth_to_space", depth_to_space),
-    ("space_to_depth", space_to_depth),
 ];
 
 /// What is taken of one axis: the first position, the step, and how many.
@@ -207,42 +205,6 @@ fn tile(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let split: Vec<usize> = repeats.iter().zip(x.dims()).flat_map(|(&r, &d)| [r, d]).collect();
     let steps: Vec<usize> = own.iter().flat_map(|&s| [0, s]).collect();
     ctx.picked(x, dims, &places(&split, &steps))
-}
-
-/// Batch, channels, height, width and the block of a space/depth rearrangement.
-fn blocks(ctx: &OpCtx<'_>) -> Result<([usize; 4], usize), OpError> {
-    let x = ctx.operand(0)?;
-    let &[n, c, h, w] = x.dims() else {
-        return Err(OpError::Rank { operand: "x", found: x.rank(), expected: 4 });
-    };
-    let block = usize::try_from(ctx.int("blocksize")?).ok().filter(|&b| (1..1 << 16).contains(&b));
-    Ok(([n, c, h, w], block.ok_or(OpError::Attr { name: "blocksize", reason: "must be positive" })?))
-}
-
-fn depth_to_space(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
-    let ([n, c, h, w], b) = blocks(ctx)?;
-    if c % (b * b) != 0 {
-        return Err(OpError::Extents { what: "channels and block", left: vec![c], right: vec![b * b] });
-    }
-    let deep = c / (b * b);
-    let s = strides(&[n, c, h, w]);
-    // Channels as (row, column, depth) or, in CRD mode, (depth, row, column).
-    let (row, column, depth) = match ctx.word("mode") {
-        Some("CRD") => (b * s[1], s[1], b * b * s[1]),
-        _ => (b * deep * s[1], deep * s[1], s[1]),
-    };
-    let order = places(&[n, deep, h, b, w, b], &[s[0], depth, s[2], row, s[3], column]);
-    ctx.picked(ctx.operand(0)?, vec![n, deep, h * b, w * b], &order)
-}
-
-fn space_to_depth(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
-    let ([n, c, h, w], b) = blocks(ctx)?;
-    if h % b != 0 || w % b != 0 {
-        return Err(OpError::Extents { what: "space and block", left: vec![h, w], right: vec![b, b] });
-    }
-    let s = strides(&[n, c, h, w]);
-    let order = places(&[n, b, b, c, h / b, w / b], &[s[0], s[2], s[3], s[1], b * s[2], b * s[3]]);
-    ctx.picked(ctx.operand(0)?, vec![n, c * b * b, h / b, w / b], &order)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use crate::tensor::{Tensor, count};
 pub(super) const TABLE: &[super::Row] = &[
     ("batch_norm", batch_norm),
     ("layer_norm", layer_norm),
-    ("instance_norm", instance_norm),
     ("softmax", |c| soft(c, softmax_row)),
     ("log_softmax", |c| soft(c, log_softmax_row)),
 ];
@@ -37,67 +36,34 @@ fn batch_norm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     ctx.make(x.elem(), x.dims(), &y)
 }
 
-/// Mean 0 and variance 1 of a row, before scale and bias.
-fn standardise(row: &mut [f64], epsilon: f64) -> (f64, f64) {
+/// To mean 0 and variance 1 over the axes from `axis` on, then scaled and shifted.
+fn layer_norm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
+    let x = ctx.operand(0)?;
+    let axis = ctx.axis(ctx.int("axis")?, x.rank())?;
+    let inner = &x.dims()[axis..];
+    let n = count(inner).ok_or_else(|| OpError::TooLarge(inner.to_vec()))?;
+    let epsilon = f64::from(ctx.float("epsilon")?);
+    let broadcast = |i: usize| super::matmul::broadcast_checked(&ctx.floats(i)?, ctx.operand(i)?.dims(), inner);
+    let scale = broadcast(1)?;
+    let bias = if ctx.optional(2).is_some() { broadcast(2)? } else { vec![0.0; n] };
+    ctx.allot(x.dims())?;
+    let mut y = ctx.floats(0)?;
+    if n > 0 {
+        for row in y.chunks_exact_mut(n) {
+            standardise(row, epsilon);
+            row.iter_mut().zip(scale.iter().zip(&bias)).for_each(|(v, (s, b))| *v = *v * s + b);
+        }
+    }
+    ctx.make(x.elem(), x.dims(), &y)
+}
+
+/// In place, to mean 0 and variance 1.
+fn standardise(row: &mut [f64], epsilon: f64) {
     let n = row.len() as f64;
     let mean = row.iter().sum::<f64>() / n;
     let var = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
     let inverse = 1.0 / (var + epsilon).sqrt();
     row.iter_mut().for_each(|v| *v = (*v - mean) * inverse);
-    (mean, inverse)
-}
-
-/// Normalises over the axes from `axis` on; optional results are the mean and the inverse deviation.
-fn layer_norm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
-    let x = ctx.operand(0)?;
-    let axis = ctx.axis(ctx.int_if("axis").unwrap_or(-1), x.rank())?;
-    let (outer, inner) = x.dims().split_at(axis);
-    let n = count(inner).ok_or_else(|| OpError::TooLarge(inner.to_vec()))?;
-    let epsilon = f64::from(ctx.float_if("epsilon").unwrap_or(1e-5));
-    let broadcast = |i: usize| super::matmul::broadcast_checked(&ctx.floats(i)?, ctx.operand(i)?.dims(), inner);
-    let scale = if ctx.optional(1).is_some() { broadcast(1)? } else { vec![1.0; n] };
-    let bias = if ctx.optional(2).is_some() { broadcast(2)? } else { vec![0.0; n] };
-    ctx.allot(x.dims())?;
-    let mut y = ctx.floats(0)?;
-    let (mut means, mut inverses) = (Vec::new(), Vec::new());
-    if n > 0 {
-        for row in y.chunks_exact_mut(n) {
-            let (mean, inverse) = standardise(row, epsilon);
-            means.push(mean);
-            inverses.push(inverse);
-            row.iter_mut().zip(scale.iter().zip(&bias)).for_each(|(v, (s, b))| *v = *v * s + b);
-        }
-    }
-    let mut out = ctx.make(x.elem(), x.dims(), &y)?;
-    if ctx.result_count > 1 {
-        let dims: Vec<usize> = outer.iter().copied().chain(inner.iter().map(|_| 1)).collect();
-        let stats = ctx.elem(gs_ir::ElemType::F32);
-        out.extend(ctx.make(stats, dims.clone(), &means)?);
-        out.extend(ctx.make(stats, dims, &inverses)?);
-    }
-    Ok(out)
-}
-
-fn instance_norm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
-    ctx.need_rank(0, 2)?;
-    let x = ctx.operand(0)?;
-    let channels = x.dims()[1];
-    let plane: usize = x.dims().iter().skip(2).product();
-    let (scale, bias) = (ctx.floats(1)?, ctx.floats(2)?);
-    if scale.len() != channels || bias.len() != channels {
-        return Err(OpError::Extents { what: "one element per channel", left: vec![scale.len()], right: vec![channels] });
-    }
-    let epsilon = f64::from(ctx.float_if("epsilon").unwrap_or(1e-5));
-    ctx.allot(x.dims())?;
-    let mut y = ctx.floats(0)?;
-    if plane > 0 {
-        for (i, row) in y.chunks_exact_mut(plane).enumerate() {
-            standardise(row, epsilon);
-            let c = i % channels.max(1);
-            row.iter_mut().for_each(|v| *v = *v * scale[c] + bias[c]);
-        }
-    }
-    ctx.make(x.elem(), x.dims(), &y)
 }
 
 /// In place: `exp(x - max) / sum`.

@@ -194,7 +194,7 @@ fn qadd(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let t = two(ctx)?;
     let codes: Vec<i64> = match ctx.arithmetic.requant {
         Requant::Q31Shift => {
-            let add = FixedAdd::new(&t);
+            let add = FixedAdd::new(&t, ctx.arithmetic.rounding);
             t.pairs.iter().map(|&(a, b)| add.apply(a, b)).collect()
         }
         Requant::F32Multiply | Requant::Pow2Shift => {
@@ -240,12 +240,13 @@ struct FixedAdd {
     a: (Fixed, i64),
     b: (Fixed, i64),
     y: (Fixed, Codes),
+    rounding: Rounding,
 }
 
 impl FixedAdd {
     const RAISE: u32 = 20;
 
-    fn new(t: &Two) -> Self {
+    fn new(t: &Two, rounding: Rounding) -> Self {
         let (s_a, s_b, s_y) = (f64::from(t.a.scale), f64::from(t.b.scale), f64::from(t.y.scale));
         let twice = 2.0 * s_a.max(s_b);
         let out = Fixed::new(twice / (f64::from(1u32 << Self::RAISE) * s_y));
@@ -253,14 +254,15 @@ impl FixedAdd {
             a: (Fixed::new(s_a / twice), t.a.codes.zero_point),
             b: (Fixed::new(s_b / twice), t.b.codes.zero_point),
             y: (out, t.y.codes),
+            rounding,
         }
     }
 
     fn apply(&self, a: i64, b: i64) -> i64 {
-        let raised = |(f, z): (Fixed, i64), q: i64| f.apply((q - z) << Self::RAISE);
+        let raised = |(f, z): (Fixed, i64), q: i64| f.apply((q - z) << Self::RAISE, self.rounding);
         let sum = raised(self.a, a) + raised(self.b, b);
         let (out, codes) = self.y;
-        out.apply(sum).saturating_add(codes.zero_point).clamp(codes.low, codes.high)
+        out.apply(sum, self.rounding).saturating_add(codes.zero_point).clamp(codes.low, codes.high)
     }
 }
 

@@ -21,7 +21,7 @@ impl Spread {
     fn of(x: &[usize], scale: &[usize], axis: Option<i64>, block: usize) -> Result<Self, OpError> {
         let misfit = || OpError::Extents { what: "scale", left: scale.to_vec(), right: x.to_vec() };
         let n = crate::tensor::count(x).ok_or_else(misfit)?;
-        if scale.iter().product::<usize>() == 1 && block == 0 {
+        if scale.iter().product::<usize>() == 1 && (block == 0 || scale.len() <= 1) {
             return Ok(Self { index: vec![0; n] });
         }
         let axis = super::ctx::normal_axis(axis.ok_or_else(misfit)?, x.len())?;
@@ -63,7 +63,7 @@ struct Params {
 
 fn params(ctx: &OpCtx<'_>) -> Result<Params, OpError> {
     let (x, scale) = (ctx.operand(0)?, ctx.operand(1)?);
-    let block = ["block", "block_size"].iter().find_map(|n| ctx.int_if(n)).unwrap_or(0);
+    let block = ctx.int_if("block").unwrap_or(0);
     let block = usize::try_from(block).map_err(|_| OpError::Attr { name: "block", reason: "must not be negative" })?;
     let spread = Spread::of(x.dims(), scale.dims(), ctx.int_if("axis"), block)?;
     let scales = ctx.floats(1)?;
@@ -94,8 +94,7 @@ fn quantize(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let x = ctx.operand(0)?;
     let p = params(ctx)?;
     ctx.allot(x.dims())?;
-    let stated = ["to", "output_dtype"].iter().find_map(|n| ctx.attrs.elem(n));
-    let to = ctx.optional(2).map(Tensor::elem).or(stated).unwrap_or(ElemType::U8);
+    let to = ctx.optional(2).map(Tensor::elem).or_else(|| ctx.attrs.elem("to")).unwrap_or(ElemType::U8);
     let quotients: Vec<f64> = ctx.floats(0)?.iter().zip(p.spread.pick(&p.scales)).map(|(x, s)| x / s).collect();
     if to.is_float() {
         let saturate = ctx.int_if("saturate").unwrap_or(1) != 0;
@@ -133,7 +132,7 @@ fn dequantize(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let codes = ctx.floats(0)?;
     let zipped = codes.iter().zip(p.spread.pick(&p.zero_points)).zip(p.spread.pick(&p.scales));
     let y: Vec<f64> = zipped.map(|((c, z), s)| round_real(p.real, c - z as f64) * s).collect();
-    ctx.make(p.real, x.dims(), &y)
+    ctx.make(ctx.attrs.elem("to").map_or(p.real, |e| ctx.elem(e)), x.dims(), &y)
 }
 
 /// The frozen quantiser: to codes and back. Codes are those of the zero point's type, of `bits`, or `qmin` to `qmax`;
@@ -159,6 +158,8 @@ fn qdq(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
 fn qdq_range(ctx: &OpCtx<'_>, odd: bool) -> Result<(i64, i64), OpError> {
     let storage = ctx.operand(2)?.elem();
     let bits = match ctx.int_if("bits") {
+        // All odd codes that the storage holds.
+        None if odd => storage.bits().saturating_sub(1),
         None => storage.bits(),
         Some(b) => u32::try_from(b).ok().filter(|b| (1..=32).contains(b)).ok_or(OpError::Attr {
             name: "bits",

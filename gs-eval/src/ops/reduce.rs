@@ -10,23 +10,11 @@ pub(super) const TABLE: &[super::Row] = &[
     ("reduce_prod", |c| either(c, |v| v.iter().product(), |v| v.iter().fold(1, |a: i128, &b| a.wrapping_mul(b)))),
     ("reduce_max", |c| either(c, |v| extreme(v, f64::NEG_INFINITY, |a, b| a > b), |v| v.iter().copied().max().unwrap_or(i128::MIN))),
     ("reduce_min", |c| either(c, |v| extreme(v, f64::INFINITY, |a, b| a < b), |v| v.iter().copied().min().unwrap_or(i128::MAX))),
-    ("reduce_l1", |c| float(c, |v| v.iter().map(|x| x.abs()).sum())),
-    ("reduce_l2", |c| float(c, |v| v.iter().map(|x| x * x).sum::<f64>().sqrt())),
-    ("reduce_sum_square", |c| float(c, |v| v.iter().map(|x| x * x).sum())),
-    ("reduce_log_sum", |c| float(c, |v| v.iter().sum::<f64>().ln())),
-    ("reduce_log_sum_exp", |c| float(c, log_sum_exp)),
-    ("arg_max", |c| arg(c, |a, b| a > b)),
-    ("arg_min", |c| arg(c, |a, b| a < b)),
 ];
 
 /// The element that beats all others, NaN if there is one.
 fn extreme(v: &[f64], start: f64, better: impl Fn(f64, f64) -> bool) -> f64 {
     v.iter().fold(start, |a, &b| if b.is_nan() || better(b, a) { b } else { a })
-}
-
-fn log_sum_exp(v: &[f64]) -> f64 {
-    let top = extreme(v, f64::NEG_INFINITY, |a, b| a > b);
-    if top.is_finite() { top + v.iter().map(|x| (x - top).exp()).sum::<f64>().ln() } else { top }
 }
 
 /// The axes that are reduced, as positions; `None` where the operation leaves its operand alone.
@@ -108,27 +96,6 @@ fn either(
     Ok(vec![Tensor::from_ints(x.elem(), plan.dims, &y)?])
 }
 
-fn arg(ctx: &OpCtx<'_>, better: impl Fn(f64, f64) -> bool) -> Result<Vec<Tensor>, OpError> {
-    let x = ctx.operand(0)?;
-    let axis = ctx.axis(ctx.int_if("axis").unwrap_or(0), x.rank())?;
-    let plan = plan(ctx, &[axis], ctx.flag("keepdims"))?;
-    let last = ctx.flag("select_last_index");
-    let pick = |v: &[f64]| {
-        let mut best = 0;
-        for (i, &b) in v.iter().enumerate() {
-            if better(b, v[best]) || (last && b == v[best]) {
-                best = i;
-            }
-        }
-        best as i64
-    };
-    if x.dims()[axis] == 0 {
-        return Err(OpError::Extents { what: "axis to search", left: x.dims().to_vec(), right: vec![1] });
-    }
-    let y = plan.each(&ctx.floats(0)?, pick);
-    Ok(vec![Tensor::i64s(plan.dims, y)?])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,7 +106,5 @@ mod tests {
         assert_eq!(max(&[1.0, 3.0, 2.0]), 3.0);
         assert!(max(&[1.0, f64::NAN, 2.0]).is_nan());
         assert_eq!(max(&[]), f64::NEG_INFINITY);
-        assert_eq!(log_sum_exp(&[1000.0, 1000.0]), 1000.0 + std::f64::consts::LN_2);
-        assert_eq!(log_sum_exp(&[]), f64::NEG_INFINITY);
     }
 }

@@ -1,14 +1,24 @@
 //! The built-in operators, one file per family. Each is one declaration; nothing about an operator is
 //! written down a second time.
+//!
+//! How the axes of operands and results are tied is written in the language of [`axis_rule`], whose page holds the
+//! grammar.
 
 mod arithmetic;
+pub mod axis_rule;
+mod codes;
+mod compare;
+mod control;
 mod convolution;
 mod elementwise;
+mod extents;
 mod integer;
 mod matmul;
 mod normalization;
+mod picking;
 mod pooling;
 mod quantization;
+mod reduction;
 mod shape;
 mod slicing;
 mod support;
@@ -25,11 +35,16 @@ pub fn all() -> impl Iterator<Item = &'static OpDecl> {
         normalization::OPS,
         arithmetic::OPS,
         elementwise::OPS,
+        compare::OPS,
         pooling::OPS,
+        reduction::OPS,
         shape::OPS,
         slicing::OPS,
+        picking::OPS,
+        extents::OPS,
         quantization::OPS,
         integer::OPS,
+        control::OPS,
     ]
     .into_iter()
     .flatten()
@@ -46,3 +61,6 @@ const CORE: &[OpDecl] = &[OpDecl {
     traits: Traits::RANDOM,
     ..OpDecl::BASE
 }];
+
+#[cfg(test)]
+mod tests;

@@ -252,7 +252,9 @@ fn grid(ctx: &InferCtx<'_>, axis: Option<i64>, block: i64) -> Inferred {
         return fail(format!("attribute `block` must be at least 0, it is {block}"));
     }
     let (scale, zero_point) = (dims(ctx, "scale")?, dims(ctx, "zero_point")?);
+    let single = |d: &[Dim]| matches!(d, [] | [Dim::Const(1)]);
     if let (Some(s), Some(z)) = (scale, zero_point)
+        && !(single(s) && single(z))
         && (s.len() != z.len() || s.iter().zip(z).any(|(a, b)| a.surely_differs(b)))
     {
         return fail(format!(
@@ -301,7 +303,7 @@ fn in_blocks(scale: &[Dim], x: &[Dim], axis: usize, block: i64) -> Inferred {
                 format!("the number of blocks of {block} along axis {i} of `x`"),
             )
         } else {
-            (d.clone(), format!("that of `x`"))
+            (d.clone(), "that of `x`".into())
         };
         agree(s, &format!("axis {i} of `scale`"), &wanted, &what)?;
     }

@@ -1,4 +1,4 @@
-//! Operations that cut tensors, put them together, and pick, pad and repeat elements.
+//! Operations that cut tensors and put them together.
 
 use super::support::*;
 use crate::dim::Dim;
@@ -15,16 +15,6 @@ const DATA: &[OperandDecl] = &[OperandDecl::one("x", QRole::Same)];
 const MOVED: &[ResultDecl] = &[ResultDecl::one("y", QRole::Same)];
 const AXIS_0: AttrDecl = AttrDecl::new("axis", AttrKind::Int, Default::Int(0));
 const ONNX_AXIS: OnnxAttr = OnnxAttr::Same("axis", "axis");
-const ONNX_MODE: OnnxAttr = OnnxAttr::Same("mode", "mode");
-const PAD_11: &[OnnxInput] =
-    &[OnnxInput::Operand("x"), OnnxInput::Attr("pads"), OnnxInput::ScalarAttr("value")];
-const PAD_18: &[OnnxInput] = &[
-    OnnxInput::Operand("x"),
-    OnnxInput::Attr("pads"),
-    OnnxInput::ScalarAttr("value"),
-    OnnxInput::Fixed(Default::Absent),
-];
-const DATA_INDICES: &[OnnxInput] = &[OnnxInput::Operand("data"), OnnxInput::Operand("indices")];
 
 /// The operators of this family.
 pub(crate) const OPS: &[OpDecl] = &[
@@ -112,80 +102,6 @@ pub(crate) const OPS: &[OpDecl] = &[
             ],
         ),
         axes: AxisRule::Function("slice"),
-        ..OpDecl::BASE
-    },
-    OpDecl {
-        name: "pad",
-        doc: "Adds elements around `x`: `pads` lists how many before each axis, then how many after each; negative \
-              ones cut off. They are `value`, or copies from the border (`edge`), mirrored without it (`reflect`) or \
-              from the other side (`wrap`).",
-        operands: DATA,
-        results: MOVED,
-        attrs: &[
-            AttrDecl::new("pads", AttrKind::Ints, Default::Required),
-            AttrDecl::new(
-                "mode",
-                AttrKind::Enum(&["constant", "edge", "reflect", "wrap"]),
-                Default::Word("constant"),
-            ),
-            AttrDecl::new("value", AttrKind::Float, Default::Float(0.0)),
-        ],
-        infer: pad,
-        traits: Traits::PURE,
-        onnx: onnx(
-            "Pad",
-            &[
-                uncovered(1),
-                form(2, X, &[OnnxAttr::Same("pads", "pads"), ONNX_MODE, OnnxAttr::Same("value", "value")]),
-                form(11, PAD_11, &[ONNX_MODE]),
-                form(18, PAD_18, &[ONNX_MODE]),
-            ],
-        ),
-        axes: AxisRule::Function("pad"),
-        ..OpDecl::BASE
-    },
-    OpDecl {
-        name: "gather",
-        doc: "The slices of `data` along `axis` that `indices` names; its axes stand where `axis` was. Negative \
-              indices count from the end.",
-        operands: &[
-            OperandDecl::one("data", QRole::Same).learned(),
-            OperandDecl::one("indices", QRole::None),
-        ],
-        results: MOVED,
-        attrs: &[AXIS_0],
-        infer: gather,
-        traits: MOVES,
-        onnx: onnx("Gather", &[form(1, DATA_INDICES, &[ONNX_AXIS])]),
-        axes: AxisRule::Function("gather"),
-        ..OpDecl::BASE
-    },
-    OpDecl {
-        name: "gather_elements",
-        doc: "For each element of `indices` the element of `data` at its place, with the position along `axis` \
-              replaced by the index.",
-        operands: &[OperandDecl::one("data", QRole::Same), OperandDecl::one("indices", QRole::None)],
-        results: MOVED,
-        attrs: &[AXIS_0],
-        infer: gather_elements,
-        traits: MOVES,
-        onnx: onnx("GatherElements", &[form(11, DATA_INDICES, &[ONNX_AXIS])]),
-        axes: AxisRule::Opaque,
-        ..OpDecl::BASE
-    },
-    OpDecl {
-        name: "tile",
-        doc: "`x` repeated `repeats[i]` times along axis i.",
-        operands: DATA,
-        results: MOVED,
-        attrs: &[AttrDecl::new("repeats", AttrKind::Ints, Default::Required)],
-        infer: tile,
-        traits: MOVES,
-        onnx: onnx(
-            "Tile",
-            &[uncovered(1), form(6, &[OnnxInput::Operand("x"), OnnxInput::Attr("repeats")], &[])],
-        ),
-        axes: AxisRule::Function("tile"),
         ..OpDecl::BASE
     },
 ];
@@ -310,12 +226,15 @@ fn split(ctx: &mut InferCtx<'_>) -> Inferred {
     for part in parts {
         let known = match (&contents, &part) {
             (Some(elems), Dim::Const(n)) if shape.len() == 1 => {
-                let end = taken + *n as usize;
+                let end = usize::try_from(*n).map_or(usize::MAX, |n| n.saturating_add(taken));
                 elems.get(taken..end).map(|e| Known::vector(e.to_vec()))
             }
             _ => None,
         };
-        taken += part.as_const().unwrap_or(0) as usize;
+        taken = part
+            .as_const()
+            .and_then(|n| usize::try_from(n).ok())
+            .map_or(usize::MAX, |n| n.saturating_add(taken));
         let mut shape = shape.clone();
         shape[axis] = part;
         ctx.push_known(tensor_type(Some(elem), Some(shape)), known);
@@ -331,7 +250,7 @@ fn equal_parts(extent: &Dim, count: usize) -> Result<Vec<Dim>, InferError> {
         return Ok(vec![part; count]);
     };
     let size = n.div_euclid(parts) + i64::from(n % parts != 0);
-    let last = n - size * (parts - 1);
+    let last = n.saturating_sub(size.saturating_mul(parts - 1));
     if last < 0 {
         return fail(format!("an extent of {n} cannot be cut into {parts} parts of {size}"));
     }
@@ -356,6 +275,7 @@ const FAR: i64 = i32::MAX as i64;
 impl Cut {
     /// First position and number of elements, for an axis of this many.
     fn range(self, extent: i64) -> (i64, i64) {
+        let extent = extent.max(0);
         let from_front = |p: i64| if p < 0 { p.saturating_add(extent) } else { p };
         let (start, end) = (from_front(self.start), from_front(self.end));
         let (start, end, step) = if self.step > 0 {
@@ -442,132 +362,4 @@ fn pick(known: &Known, cut: Cut) -> Known {
     let (start, count) = cut.range(known.elems.len() as i64);
     let at = |i: i64| usize::try_from(start + i * cut.step).ok().and_then(|p| known.elems.get(p)).cloned();
     Known::vector((0..count).map(|i| at(i).unwrap_or(Dim::Unknown)))
-}
-
-// ---- pad and tile ----
-
-fn pad(ctx: &mut InferCtx<'_>) -> Inferred {
-    let elem = elem(ctx, "x")?;
-    let pads = ints(ctx, "pads")?;
-    if pads.len() % 2 != 0 {
-        return fail(format!("attribute `pads` has {} entries, an even number is needed", pads.len()));
-    }
-    let (before, after) = pads.split_at(pads.len() / 2);
-    let mirrored = ctx.decl.word(ctx.attrs, "mode") == Some("reflect");
-    let shape = match dims(ctx, "x")? {
-        None => shape_of(vec![Dim::Unknown; before.len()]),
-        Some(x) if x.len() != before.len() => {
-            return fail(format!(
-                "attribute `pads` has {} entries, but `x` {} needs {}: one before and one after each axis",
-                pads.len(),
-                show_shape(x),
-                2 * x.len()
-            ));
-        }
-        Some(x) => {
-            let mut shape = Shape::new();
-            for (i, (d, (&b, &a))) in x.iter().zip(before.iter().zip(after)).enumerate() {
-                if let Dim::Const(n) = d
-                    && mirrored
-                    && b.max(a) > n.saturating_sub(1).max(0)
-                {
-                    return fail(format!(
-                        "axis {i} of `x` has {n} elements, which cannot be mirrored into a padding of {}",
-                        b.max(a)
-                    ));
-                }
-                match d.add(&b.into()).add(&a.into()) {
-                    Dim::Const(n) if n < 0 => {
-                        return fail(format!(
-                            "axis {i} of `x` has {} elements, from which {b} and {a} are cut",
-                            show(d)
-                        ));
-                    }
-                    padded => shape.push(padded),
-                }
-            }
-            shape
-        }
-    };
-    push(ctx, elem, Some(shape));
-    Ok(())
-}
-
-fn tile(ctx: &mut InferCtx<'_>) -> Inferred {
-    let elem = elem(ctx, "x")?;
-    let repeats = ints(ctx, "repeats")?;
-    if let Some(r) = repeats.iter().find(|r| **r < 0) {
-        return fail(format!("attribute `repeats` has an entry {r}"));
-    }
-    let shape = match dims(ctx, "x")? {
-        None => shape_of(vec![Dim::Unknown; repeats.len()]),
-        Some(x) if x.len() != repeats.len() => {
-            return fail(format!(
-                "attribute `repeats` has {} entries, but `x` has the shape {}",
-                repeats.len(),
-                show_shape(x)
-            ));
-        }
-        Some(x) => x.iter().zip(repeats).map(|(d, &r)| d.mul(&r.into())).collect(),
-    };
-    push(ctx, elem, Some(shape));
-    Ok(())
-}
-
-// ---- gather ----
-
-fn gather(ctx: &mut InferCtx<'_>) -> Inferred {
-    let elem = elem(ctx, "data")?;
-    want_elem(ctx, "indices", is_index, "i32 or i64")?;
-    let (Some(data), Some(indices)) = (dims(ctx, "data")?, dims(ctx, "indices")?) else {
-        push(ctx, elem, None);
-        return Ok(());
-    };
-    if data.is_empty() {
-        return fail("operand `data` is a scalar, it has no axis to gather from");
-    }
-    let axis = ctx.axis(int(ctx, "axis")?, data.len())?;
-    let picked = fact(ctx, "indices")?.and_then(|f| f.known.clone());
-    if let (Dim::Const(n), Some(k)) = (&data[axis], &picked)
-        && let Some(i) = k.elems.iter().filter_map(Dim::as_const).find(|i| !(-n..*n).contains(i))
-    {
-        return fail(format!("index {i} is outside axis {axis} of `data`, whose extent is {n}"));
-    }
-    let shape = data[..axis].iter().chain(indices).chain(&data[axis + 1..]).cloned().collect();
-    let known = match (fact(ctx, "data")?.and_then(known), &picked) {
-        (Some(data), Some(picked)) => Some(gather_known(&data, picked)),
-        _ => None,
-    };
-    ctx.push_known(tensor_type(elem, Some(shape)), known);
-    Ok(())
-}
-
-fn gather_known(data: &Known, picked: &Known) -> Known {
-    let count = data.elems.len() as i64;
-    let at = |i: &Dim| {
-        let i = i.as_const()?;
-        data.elems.get(usize::try_from(if i < 0 { i + count } else { i }).ok()?).cloned()
-    };
-    Known {
-        elems: picked.elems.iter().map(|i| at(i).unwrap_or(Dim::Unknown)).collect(),
-        scalar: picked.scalar,
-    }
-}
-
-fn gather_elements(ctx: &mut InferCtx<'_>) -> Inferred {
-    let elem = elem(ctx, "data")?;
-    want_elem(ctx, "indices", is_index, "i32 or i64")?;
-    let (data, indices) = (dims(ctx, "data")?, dims(ctx, "indices")?);
-    if let (Some(data), Some(indices)) = (data, indices) {
-        if data.len() != indices.len() {
-            return fail(format!(
-                "operands `data` {} and `indices` {} must have the same rank",
-                show_shape(data),
-                show_shape(indices)
-            ));
-        }
-        ctx.axis(int(ctx, "axis")?, data.len())?;
-    }
-    push(ctx, elem, indices.map(|d| shape_of(d.to_vec())));
-    Ok(())
 }

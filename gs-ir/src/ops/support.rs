@@ -278,7 +278,10 @@ pub(crate) fn show(dim: &Dim) -> String {
     fn factor(f: &Factor) -> String {
         match f {
             Factor::Symbol(s) => format!("s{}", s.index()),
-            Factor::FloorDiv(e, k) => format!("floor(({})/{k})", expr(e)),
+            Factor::FloorDiv(e, k) => match expr(e) {
+                sum if sum.contains([' ', '*']) => format!("floor(({sum})/{k})"),
+                one => format!("floor({one}/{k})"),
+            },
         }
     }
     fn expr(e: &Expr) -> String {

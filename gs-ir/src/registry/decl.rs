@@ -381,6 +381,7 @@ pub enum AxisRule {
     /// Nothing is understood: every axis is pinned.
     Opaque,
     /// A list of clauses in the axis language: `x.1 ~ w.1 sum; w.0 = b.0 = y.1; x.0 = y.0 parallel; x.2.. fixed`.
+    /// Grammar and meaning: [`crate::ops::axis_rule`].
     Clauses(&'static str),
     /// All axes of all operands and results are tied after broadcasting.
     Elementwise,

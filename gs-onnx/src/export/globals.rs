@@ -34,14 +34,26 @@ pub(super) fn write_repeated(one: &[u8], count: usize, out: &mut dyn Write) -> i
 }
 
 impl<'m> Exporter<'m> {
-    /// Writes all globals that the graph or another written global needs, in order of creation.
+    /// Writes all globals that the graph or another written global needs, in order of creation: first the stored
+    /// ones, then those that are nodes. A reader meets them in the same order, so that writing again changes nothing.
     pub(super) fn globals(&mut self, body: &mut Body) -> Result<(), ExportError> {
         let module = self.module;
         let needed = self.needed();
-        for (id, _) in module.globals().filter(|(id, _)| needed.get(id.index()) == Some(&true)) {
-            self.global_with_operands(id, body)?;
+        let is_needed = |id: GlobalId| needed.get(id.index()) == Some(&true);
+        for as_nodes in [false, true] {
+            for (id, _) in module.globals().filter(|(id, _)| is_needed(*id)) {
+                if self.is_node(id) == as_nodes {
+                    self.global_with_operands(id, body)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    fn is_node(&self, id: GlobalId) -> bool {
+        let global = self.module.global(id);
+        let is_large = || self.module.ty(global.ty).as_tensor().is_some_and(|ty| self.prefers_node(ty));
+        self.node_of(id).is_some() || (matches!(global.init, Init::Splat(_)) && is_large())
     }
 
     /// Which globals are written: those that a graph reads, what their nodes read, and those that nothing reads at all.

@@ -7,6 +7,7 @@ use gs_ir::{Attr, Def, GraphId, OPAQUE_NAME, OpId, Type, Use, ValueId, infer};
 use super::attrs::attribute;
 use super::names::wanted_node;
 use super::op::{Written, graph_attribute};
+use super::spelling::spelled;
 use super::types::{says_more, value_info};
 use super::{ExportError, Exporter};
 use crate::import::{OVERLOAD, REGIONS, domain};
@@ -80,8 +81,8 @@ impl Exporter<'_> {
             results.truncate(results.iter().rposition(|r| !r.is_empty()).map_or(0, |i| i + 1));
         }
         let operands: Vec<Option<ValueId>> = data.operands().collect();
-        let attrs = module.attrs_of(op);
-        let written = Written { kind: data.kind, attrs, operands: &operands, results, node };
+        let attrs = spelled(module, op, &self.opset);
+        let written = Written { kind: data.kind, attrs: &attrs, operands: &operands, results, node };
         let mut proto =
             if is_opaque { self.opaque_node(&written)? } else { self.declared_node(&written, body)? };
         proto.attribute.extend(self.region_attributes(op, depth)?);

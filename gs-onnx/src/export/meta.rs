@@ -28,7 +28,10 @@ pub(super) fn model(
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..OnnxMeta::default()
     });
-    let is_raised = exporter.opset.source != Some(exporter.opset.main);
+    let is_raised = match exporter.opset.source {
+        Some(source) => source != exporter.opset.main,
+        None => meta.opsets.is_empty() || exporter.domains.contains(""),
+    };
     let first = if is_raised { ir_version(exporter.opset.main) } else { 0 };
     let ir = meta.ir_version.max(first);
     // A source of that age lists them because it must; a later one because they may be overridden.

@@ -7,6 +7,7 @@
 //! The graph's `updates` are not written: ONNX has no word for them, and they do not change what a run returns.
 
 mod attrs;
+mod changes;
 mod dims;
 mod error;
 mod globals;
@@ -15,6 +16,7 @@ mod meta;
 mod names;
 mod op;
 mod opset;
+mod spelling;
 mod types;
 
 use std::io::{self, Write};

@@ -1,11 +1,12 @@
 //! Declared operations as nodes, by the form in force.
 
 use gs_ir::registry::{AttrDecl, Default as AttrDefault, OnnxAttr, OnnxForm, OnnxInput, Regions};
-use gs_ir::{Attr, AttrSet, Module, OpDecl, OpId, OpKind, ValueId};
+use gs_ir::{Attr, AttrSet, Dim, Fact, Module, OpDecl, OpId, OpKind, Type, ValueId, infer};
 
 use super::attrs::{attribute, constant};
 use super::graph::Body;
 use super::opset::{Choice, float_of};
+use super::spelling::spelled;
 use super::{ExportError, Exporter};
 use crate::import::{default_value, spatial};
 use crate::proto::{AttributeProto, NodeProto, attribute_type as at};
@@ -28,11 +29,8 @@ pub(super) fn can_write(module: &Module, op: OpId, choice: &Choice) -> Result<()
     };
     let version = choice.version(onnx.domain);
     let present: Vec<bool> = module.op(op).operands().map(|o| o.is_some()).collect();
-    fit(decl, module.attrs_of(op), &present, version).map(|_| ()).map_err(|reason| ExportError::Version {
-        node: node.to_owned(),
-        op: name.to_owned(),
-        version,
-        reason,
+    fit(decl, &spelled(module, op, choice), &present, version).map(|_| ()).map_err(|reason| {
+        ExportError::Version { node: node.to_owned(), op: name.to_owned(), version, reason }
     })
 }
 
@@ -165,13 +163,21 @@ impl Exporter<'_> {
         body: &mut Body,
     ) -> Result<String, ExportError> {
         let Some(value) = op.attrs.get(name) else { return Ok(String::new()) };
-        if let Attr::Dims(dims) = value
+        let first = op.operands.first().copied().flatten().map(|v| self.module.type_of(v));
+        let mut value = value.clone();
+        if let Attr::Dims(dims) = &value
             && dims.iter().any(|d| d.as_const().is_none())
         {
-            return self.extents(&op.node, name, dims, body);
+            let short = match (self.module.registry().decl(op.kind), first) {
+                (decl, Some(x)) if decl.name == "reshape" => short_target(decl, dims, x, op.attrs),
+                _ => dims.to_vec(),
+            };
+            if short.iter().any(|d| d.as_const().is_none()) {
+                return self.extents(&op.node, name, &short, body);
+            }
+            value = Attr::dims(short);
         }
-        let first = op.operands.first().copied().flatten().map(|v| self.module.type_of(v));
-        let literal = constant(value, scalar, float_of(first))
+        let literal = constant(&value, scalar, float_of(first))
             .ok_or_else(|| ExportError::Attribute { node: op.node.clone(), attr: name.to_owned() })?;
         self.constant_operand(&format!("{}.{name}", op.node), &literal)
     }
@@ -212,6 +218,28 @@ impl Exporter<'_> {
         let value = op.operands.get(decl.operand_index(operand)?).copied().flatten()?;
         spatial(self.module.type_of(value)).map(|dims| Attr::ints(&dims))
     }
+}
+
+/// The target of a reshape with as few symbols as can be: 0 where an extent stays at its place, -1 for one that
+/// remains, if a reader finds the same extent there.
+fn short_target(decl: &OpDecl, target: &[Dim], x: &Type, attrs: &AttrSet) -> Vec<Dim> {
+    let allow_zero = attrs.bool("allow_zero", false);
+    let stays = |(i, d): (usize, &Dim)| {
+        let same = x.dims().and_then(|x| x.get(i)).is_some_and(|x| x.same(d));
+        if d.as_const().is_none() && same && !allow_zero { Dim::Const(0) } else { d.clone() }
+    };
+    let mut short: Vec<Dim> = target.iter().enumerate().map(stays).collect();
+    let is_open = |d: &Dim| d.as_const().is_none_or(|n| n < 0);
+    if short.iter().filter(|d| is_open(d)).count() != 1 {
+        return short;
+    }
+    let open: Vec<Dim> = short.iter().map(|d| if is_open(d) { Dim::Const(-1) } else { d.clone() }).collect();
+    let shorter = attrs.clone().with("shape", Attr::dims(open.iter().cloned()));
+    let found = infer::infer_facts(decl, &[Some(Fact::of(x.clone()))], &shorter, &[], 1);
+    if found.is_ok_and(|f| f.first().and_then(|f| f.ty.dims()) == Some(target)) {
+        short = open;
+    }
+    short
 }
 
 /// A graph as an attribute.

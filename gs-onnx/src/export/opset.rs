@@ -1,9 +1,10 @@
 //! Which version of the operator sets a module is written in.
 
 use gs_ir::registry::MAX_OPSET;
-use gs_ir::{ElemType, GraphId, Module, OpId, OpKind, Type};
+use gs_ir::{ElemType, GraphId, Module, OpId, Type};
 
 use super::ExportError;
+use super::changes::means_the_same;
 use super::op::can_write;
 use crate::import::domain;
 
@@ -74,21 +75,14 @@ fn check(module: &Module, ops: &[OpId], choice: &Choice) -> Result<(), ExportErr
 fn check_opaque(module: &Module, op: OpId, name: &str, choice: &Choice) -> Result<(), ExportError> {
     let (of, op_type) = name.split_once("::").unwrap_or(("", name));
     let from = choice.source.unwrap_or(choice.main);
-    if !domain(of).is_empty() || from == choice.main || unchanged(module, op_type, from, choice.main) {
+    if !domain(of).is_empty() || from == choice.main || may_move(op_type, from, choice.main) {
         return Ok(());
     }
     Err(ExportError::Opaque { node: module.label(op).to_owned(), op: name.to_owned(), from, to: choice.main })
 }
 
-fn unchanged(module: &Module, op_type: &str, from: i64, to: i64) -> bool {
-    let registry = module.registry();
-    let same = |kind: OpKind| {
-        let forms = registry.decl(kind).onnx.map_or(&[][..], |o| o.forms);
-        let at = |version: i64| forms.iter().rposition(|f| f.since <= version);
-        at(from).is_some() && at(from) == at(to) && to <= MAX_OPSET
-    };
-    let mut kinds = registry.for_onnx("", op_type).peekable();
-    kinds.peek().is_some() && kinds.all(same)
+fn may_move(op_type: &str, from: i64, to: i64) -> bool {
+    to <= MAX_OPSET && means_the_same(op_type, from, to)
 }
 
 /// The first version of `ai.onnx` that has an element type.

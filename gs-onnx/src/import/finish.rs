@@ -74,6 +74,10 @@ impl Importer<'_> {
                 self.rw.gone.insert(name, entry.clone());
             }
         }
+        // One by one, since an operation may read a value twice.
+        for i in 0..self.rw.op(op).operand_count() {
+            self.rw.set_operand(op, i, None);
+        }
         self.rw.erase(op);
     }
 

@@ -8,7 +8,7 @@ use super::types::{import_type, join};
 use super::{Importer, tensors};
 use crate::error::{Error, GraphProblem, NodeProblem};
 use crate::extras;
-use crate::proto::{GraphProto, NodeProto, ValueInfoProto};
+use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 /// All names of nodes in a graph and the graphs nested in it.
 pub(super) fn node_names(graph: &GraphProto) -> FxHashSet<&str> {
@@ -25,6 +25,29 @@ pub(super) fn node_names(graph: &GraphProto) -> FxHashSet<&str> {
     }
     names.remove("");
     names
+}
+
+/// All names that a node or a graph's output reads, anywhere in the file.
+pub(super) fn read_names(model: &ModelProto) -> FxHashSet<&str> {
+    let mut names = FxHashSet::default();
+    let mut nodes: Vec<&NodeProto> = Vec::new();
+    let mut graphs: Vec<&GraphProto> = model.graph.iter().collect();
+    for f in &model.functions {
+        nodes.extend(&f.node);
+        names.extend(f.output.iter().map(String::as_str));
+    }
+    loop {
+        while let Some(node) = nodes.pop() {
+            names.extend(node.input.iter().map(String::as_str));
+            for a in &node.attribute {
+                graphs.extend(a.g.as_deref());
+                graphs.extend(&a.graphs);
+            }
+        }
+        let Some(g) = graphs.pop() else { return names };
+        names.extend(g.output.iter().map(|o| o.name()));
+        nodes.extend(&g.node);
+    }
 }
 
 impl Importer<'_> {

@@ -65,6 +65,7 @@ pub fn import(
         opaque,
         functions: functions::index(&model.functions),
         names: graph::node_names(graph),
+        read: graph::read_names(model),
         taken: FxHashSet::default(),
         notes: Vec::new(),
         made_static: Vec::new(),
@@ -88,6 +89,8 @@ struct Importer<'a> {
     functions: FxHashMap<functions::Key<'a>, &'a FunctionProto>,
     /// Names that nodes of the file have; no unnamed node may get one of them.
     names: FxHashSet<&'a str>,
+    /// Names of values that anything reads.
+    read: FxHashSet<&'a str>,
     /// Ledger names given out.
     taken: FxHashSet<Sym>,
     notes: Vec<NodeProto>,

@@ -8,7 +8,7 @@ use gs_ir::{At, AttrSet, Dim, OpDecl, OpId, OpKind, Type, ValueId, check_attrs, 
 use super::Importer;
 use super::attrs::{declared_value, default_value, has_value, kind_of};
 use super::scope::{Call, MadeStatic, Scope};
-use super::types::join;
+use super::types::{join, settle};
 use crate::error::Error;
 use crate::proto::{AttributeProto, GraphProto, attribute_type as at};
 
@@ -48,7 +48,7 @@ impl Importer<'_> {
             Ok(t) => t,
             Err(why) => return Ok(Err(why)),
         };
-        let results = call.node.output.iter().rposition(|o| !o.is_empty()).map_or(0, |last| last + 1);
+        let results = self.results_of(call, &decl);
         if results > 0 && decl.result(results - 1).is_none() {
             return Ok(Err(format!("{results} results are asked for")));
         }
@@ -66,11 +66,22 @@ impl Importer<'_> {
                 scope,
             )?
         };
-        if made.is_ok() {
+        if let Ok(op) = made {
+            self.settle_target(op);
             let into = call.source;
-            self.made_static.extend(translated.made_static.into_iter().map(|value| MadeStatic { value, into }));
+            self.made_static
+                .extend(translated.made_static.into_iter().map(|value| MadeStatic { value, into }));
         }
         Ok(made)
+    }
+
+    /// How many results a node needs: those behind the declared ones may be missing where nothing reads them.
+    fn results_of(&self, call: &Call<'_>, decl: &OpDecl) -> usize {
+        let is_needed = |(i, name): (usize, &String)| {
+            !name.is_empty() && (decl.result(i).is_some() || self.read.contains(name.as_str()))
+        };
+        let last = call.node.output.iter().enumerate().rposition(is_needed);
+        last.map_or(0, |last| last + 1)
     }
 
     /// Makes an operation whose result types follow from its regions.
@@ -96,11 +107,8 @@ impl Importer<'_> {
         }
         if let Ok(facts) = infer::infer_op(&self.rw, op) {
             for (value, fact) in self.rw.op(op).results().to_vec().into_iter().zip(facts) {
-                // What inference cannot say here it writes as an unknown extent, which no stored type may hold.
-                let sayable = fact.ty.dims().is_none_or(|d| !d.iter().any(|d| d.is_unknown()));
-                if sayable {
-                    self.rw.set_type(value, fact.ty);
-                }
+                let settled = settle(&mut self.rw, fact.ty);
+                self.rw.set_type(value, settled);
             }
         }
         Ok(Ok(op))
@@ -211,7 +219,8 @@ impl Importer<'_> {
             OnnxAttr::Fixed(_, default) | OnnxAttr::Demanded(_, default) => has_value(a, default),
             OnnxAttr::SpatialOf(_, operand) => {
                 let value = decl.operand_index(operand).and_then(|i| out.operands.get(i).copied().flatten());
-                value.and_then(|v| spatial(self.rw.type_of(v))).is_some_and(|dims| dims == a.ints)
+                // Where nothing is known of the operand, the file must be believed.
+                value.and_then(|v| spatial(self.rw.type_of(v))).is_none_or(|dims| dims == a.ints)
             }
             OnnxAttr::ResultCount(..) => usize::try_from(a.i()) == Ok(call.node.output.len()),
             OnnxAttr::Ignored(_) | OnnxAttr::Implied(..) => true,

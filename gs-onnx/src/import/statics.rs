@@ -2,7 +2,7 @@
 //! computed shape.
 
 use gs_ir::registry::{AttrKind, Default as AttrDefault};
-use gs_ir::{Attr, AttrSet, Dim, ElemType, Init, Knowledge, Literal, OpDecl, Role, ValueId};
+use gs_ir::{Attr, AttrSet, Dim, ElemType, Init, Knowledge, Literal, OpDecl, OpId, Role, ValueId};
 
 use super::Importer;
 use super::attrs::value_of_constant;
@@ -40,6 +40,37 @@ impl Importer<'_> {
         let known = Knowledge::new(&self.rw).of(value)?;
         let sayable = known.elems.iter().all(|d| !d.is_unknown());
         sayable.then(|| Attr::dims(known.elems))
+    }
+
+    /// Brings the target of a reshape into its normal form: the extents themselves where the operand's can say them,
+    /// not 0 ("as it was") and -1 ("what remains").
+    pub(super) fn settle_target(&mut self, op: OpId) {
+        if self.rw.op_name(op) != "reshape" {
+            return;
+        }
+        let attrs = self.rw.attrs_of(op);
+        let Some(target) = attrs.dims("shape").filter(|t| t.iter().any(|d| matches!(d, Dim::Const(..1))))
+        else {
+            return;
+        };
+        let dims_of = |v: Option<ValueId>| v.and_then(|v| self.rw.type_of(v).dims());
+        let (Some(x), Some(y)) =
+            (dims_of(self.rw.op(op).operand(0)), dims_of(self.rw.op(op).result().some()))
+        else {
+            return;
+        };
+        let mut known = Vec::new();
+        x.iter().chain(target).for_each(|d| d.visit_symbols(&mut |s| known.push(s)));
+        let can_say = |d: &Dim| {
+            let mut all = *d != Dim::Const(0);
+            d.visit_symbols(&mut |s| all &= known.contains(&s));
+            all
+        };
+        if y.iter().all(can_say) {
+            let mut attrs = attrs.clone().with("shape", Attr::dims(y.iter().cloned()));
+            attrs.remove("allow_zero");
+            self.rw.set_attrs(op, attrs);
+        }
     }
 
     /// The contents of a value that is the same in every run.

@@ -7,7 +7,7 @@ use super::Importer;
 use super::attrs::kind_of;
 use super::graph::node_error;
 use super::scope::{Call, MadeStatic, Scope};
-use super::tensors::{densify, f32_literal, i64_literal, literal, string_literal};
+use super::tensors::{densify, f32_literal, f32s, i64_literal, i64s, literal, string_literal};
 use crate::error::{Error, NodeProblem};
 use crate::proto::{AttributeProto, attribute_type as at};
 
@@ -56,7 +56,10 @@ impl Importer<'_> {
         };
         let (value, code) = match (call.node.op_type(), self.rw.as_global(weight)) {
             ("Identity", Some(_)) => (Some(weight), "alias"),
-            ("Cast", Some(global)) => (self.widened(call, global, scope), "derived"),
+            ("Cast", Some(global)) => match self.converted(call, weight, scope) {
+                Some(value) => (Some(value), "constant"),
+                None => (self.widened(call, global, scope), "derived"),
+            },
             ("ConstantOfShape", _) => (self.splat(call, weight, scope)?, "constant"),
             _ => (None, ""),
         };
@@ -66,15 +69,28 @@ impl Importer<'_> {
         }
     }
 
+    /// A scalar constant as f32: cheaper than what it is made of, and readable where a constant must be known.
+    fn converted(&mut self, call: &Call<'_>, scalar: ValueId, scope: &Scope<'_>) -> Option<ValueId> {
+        let literal = self.constant(scalar).filter(|l| l.count() == Some(1))?;
+        if cast_target(call) != Some(ElemType::F32) {
+            return None;
+        }
+        let value = match literal.elem {
+            ElemType::F64 => f64::from_le_bytes(literal.data.bytes()?.as_ref().try_into().ok()?) as f32,
+            e if e.is_float() => *f32s(&literal)?.first()?,
+            _ => *i64s(&literal)?.first()? as f32,
+        };
+        let name = result_name(call, scope);
+        self.made_static.push(MadeStatic { value: scalar, into: call.source });
+        Some(self.add_constant(&name, Literal::f32s(literal.dims, &[value])))
+    }
+
     /// A float weight stored in another float type: derived from what is stored.
     fn widened(&mut self, call: &Call<'_>, global: GlobalId, scope: &Scope<'_>) -> Option<ValueId> {
         let is_float = |e: ElemType| e.is_float();
         let from = self.rw.ty(self.rw.global(global).ty).elem().filter(|&e| is_float(e))?;
-        let [attr] = call.node.attribute.as_slice() else { return None };
-        let to = i32::try_from(attr.i()).ok().and_then(ElemType::from_onnx).filter(|&e| is_float(e))?;
-        if attr.name() != "to" || from == to {
-            return None;
-        }
+        // A narrowing cast would have to be computed when the network is written again.
+        let to = cast_target(call).filter(|&e| is_float(e) && e.bits() > from.bits())?;
         let kind = self.declared_kind("Cast")?;
         let attrs = AttrSet::new().with("to", gs_ir::Attr::Elem(to));
         let name = result_name(call, scope);
@@ -93,7 +109,7 @@ impl Importer<'_> {
         shape: ValueId,
         scope: &Scope<'_>,
     ) -> Result<Option<ValueId>, Error> {
-        let dims = self.constant(shape).and_then(|l| super::tensors::i64s(&l));
+        let dims = self.constant(shape).and_then(|l| i64s(&l));
         let Some(dims) = dims.filter(|d| d.iter().all(|&n| n >= 0)) else { return Ok(None) };
         let value = match call.node.attribute.as_slice() {
             [] => f32_literal(&[0.0], false),
@@ -124,6 +140,14 @@ impl Importer<'_> {
         }
         let name = call.node.output.first().map_or("", String::as_str);
         self.define(call.node, name, Some(value), scope)
+    }
+}
+
+/// The element type of a cast that has no other attribute.
+fn cast_target(call: &Call<'_>) -> Option<ElemType> {
+    match call.node.attribute.as_slice() {
+        [a] if a.name() == "to" => i32::try_from(a.i()).ok().and_then(ElemType::from_onnx),
+        _ => None,
     }
 }
 

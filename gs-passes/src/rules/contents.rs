@@ -9,7 +9,7 @@ use gs_ir::{ElemType, Global, Init, Role, TensorData, Type};
 /// # Errors
 /// Where it is no constant (a parameter may still be trained), its contents are not in memory, are no real
 /// numbers, or are more than `limit`.
-pub fn numbers(global: &Global, ty: &Type, limit: usize) -> Result<Vec<f64>, Refusal> {
+pub(super) fn numbers(global: &Global, ty: &Type, limit: usize) -> Result<Vec<f64>, Refusal> {
     let (elem, count) = layout(global, ty)?;
     if count > limit {
         return Err(format!("it has {count} elements, more than the {limit} that are looked at"));
@@ -27,7 +27,7 @@ pub fn numbers(global: &Global, ty: &Type, limit: usize) -> Result<Vec<f64>, Ref
 ///
 /// # Errors
 /// As [`numbers`], without a limit.
-pub fn all(global: &Global, ty: &Type, test: impl Fn(f64) -> bool) -> Result<bool, Refusal> {
+pub(super) fn all(global: &Global, ty: &Type, test: impl Fn(f64) -> bool) -> Result<bool, Refusal> {
     let (elem, count) = layout(global, ty)?;
     match &global.init {
         Init::Splat(one) => Ok(count == 0 || test(element(elem, one, 0).ok_or_else(|| unreadable(elem))?)),
@@ -57,7 +57,7 @@ fn unreadable(elem: ElemType) -> Refusal {
 }
 
 /// The element at a place of packed contents.
-pub fn element(elem: ElemType, bytes: &[u8], index: usize) -> Option<f64> {
+pub(super) fn element(elem: ElemType, bytes: &[u8], index: usize) -> Option<f64> {
     let bits = elem.bits() as usize;
     let raw = match bits {
         0 => return None,
@@ -98,7 +98,7 @@ fn half(raw: u16) -> f64 {
 }
 
 /// The packed little-endian bytes of one element that holds a number exactly (floats: rounded to the type).
-pub fn encode(elem: ElemType, value: f64) -> Option<Vec<u8>> {
+pub(super) fn encode(elem: ElemType, value: f64) -> Option<Vec<u8>> {
     match elem {
         ElemType::F64 => Some(value.to_le_bytes().to_vec()),
         ElemType::F32 => Some((value as f32).to_le_bytes().to_vec()),

@@ -1,5 +1,6 @@
-//! Pooling of one image, float and codes. Channels go in blocks of constant size, whose sums the compiler keeps in registers; the
-//! window is cut to the image beforehand, so the inner loops have no edge cases.
+//! Pooling of one image, float and codes. A row of outputs is built tap by tap: for one tap, the outputs whose tap lies inside the image
+//! are a range, and with stride 1 their inputs are one contiguous stretch. So the inner loops have no edge cases and are long.
+//! The terms of an average are still added in row order.
 
 use super::error::{KernelError, check_len};
 use super::grid::{CodeType, Grid, OutGrid};
@@ -7,21 +8,6 @@ use super::isa::{Job, Kernels};
 use super::quant::{round_code, round_shifted};
 use super::shape::{Halo, ImageLayout, Window, check_window};
 use super::simd::Simd;
-
-/// Channels computed at a time, while there are so many.
-const WIDE: usize = 64;
-/// Then so many; the rest one by one.
-const NARROW: usize = 16;
-
-/// The size of the block of channels that starts at `channel`.
-#[inline(always)]
-fn block_at(channel: usize, channels: usize) -> usize {
-    match channels - channel {
-        left if left >= WIDE => WIDE,
-        left if left >= NARROW => NARROW,
-        _ => 1,
-    }
-}
 
 /// A pooling window over one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -174,9 +160,8 @@ impl Reduce for MaxFloat {
 
     #[inline(always)]
     fn step(self, acc: f32, x: f32) -> f32 {
-        // A NaN stays: as the second operand it is what the comparison leaves, as the first it is kept.
-        let larger = if acc > x { acc } else { x };
-        if acc.is_nan() { acc } else { larger }
+        // `max` alone would drop a NaN. Written without a branch around the store, which would keep it from being vectorised.
+        if acc.is_nan() | x.is_nan() { f32::NAN } else { acc.max(x) }
     }
 
     #[inline(always)]
@@ -288,81 +273,74 @@ impl<R: Reduce> Job for Pool<'_, R> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, _: S) {
+    fn run<S: Simd>(self, _: S) {
         let (shape, from, to) = (self.shape, self.shape.x, self.shape.y());
         let (rows, columns) = (shape.window(0), shape.window(1));
         let c = from.c;
+        if c == 0 || to.w == 0 {
+            return;
+        }
+        let mut acc = vec![self.reduce.start(); to.w * c];
         for oy in 0..to.h {
             let (taps_y, first_y) = rows.inside(oy);
-            for ox in 0..to.w {
-                let (taps_x, first_x) = columns.inside(ox);
-                let at = Spot {
-                    x: (from.halo.top + first_y) * from.row_len() + (from.halo.left + first_x) * c,
-                    y: (to.halo.top + oy) * to.row_len() + (to.halo.left + ox) * c,
-                    rows: taps_y.len(),
-                    columns: taps_x.len(),
-                    taps: self.divisor(oy, ox, taps_y.len() * taps_x.len()) as f32,
-                };
-                let mut channel = 0;
-                while channel < c {
-                    let block = block_at(channel, c);
-                    match block {
-                        WIDE => self.block::<WIDE>(&at, channel),
-                        NARROW => self.block::<NARROW>(&at, channel),
-                        _ => self.block::<1>(&at, channel),
-                    }
-                    channel += block;
+            acc.fill(self.reduce.start());
+            for ky in 0..taps_y.len() {
+                let y = from.halo.top + first_y + ky * rows.dilation;
+                let start = y * from.row_len() + from.halo.left * c;
+                let row = &self.x[start..start + from.w * c];
+                for kx in 0..columns.kernel {
+                    add_tap(self.reduce, &columns, kx, row, c, &mut acc);
+                }
+            }
+            let start = (to.halo.top + oy) * to.row_len() + to.halo.left * c;
+            let y = &mut self.y[start..start + to.w * c];
+            for (ox, (y, acc)) in y.chunks_exact_mut(c).zip(acc.chunks_exact(c)).enumerate() {
+                let taps =
+                    divisor::<R>(shape, self.count_pads, (oy, ox), taps_y.len() * columns.inside(ox).0.len())
+                        as f32;
+                for (y, &acc) in y.iter_mut().zip(acc) {
+                    *y = self.reduce.end(acc, taps);
                 }
             }
         }
     }
 }
 
-/// The window of one output pixel.
-struct Spot {
-    /// Index of the first element inside the image.
-    x: usize,
-    /// Index of the output.
-    y: usize,
-    /// Rows of taps inside the image.
-    rows: usize,
-    /// Columns of taps inside the image.
-    columns: usize,
-    /// What an average divides by.
-    taps: f32,
+/// How many taps an average over the window of output `(oy, ox)` counts; `inside` of them lie in the image. An empty window averages
+/// to zero.
+#[inline(always)]
+fn divisor<R: Reduce>(shape: &PoolShape, count_pads: bool, (oy, ox): (usize, usize), inside: usize) -> usize {
+    if count_pads && R::COUNTS_BEYOND {
+        shape.kernel[0] * shape.kernel[1]
+    } else if count_pads {
+        shape.counted(0, oy) * shape.counted(1, ox)
+    } else {
+        inside.max(1)
+    }
 }
 
-impl<R: Reduce> Pool<'_, R> {
-    /// How many taps an average counts; `inside` of them lie in the image. An empty window averages to zero.
-    #[inline(always)]
-    fn divisor(&self, oy: usize, ox: usize, inside: usize) -> usize {
-        if self.count_pads && R::COUNTS_BEYOND {
-            self.shape.kernel[0] * self.shape.kernel[1]
-        } else if self.count_pads {
-            self.shape.counted(0, oy) * self.shape.counted(1, ox)
-        } else {
-            inside.max(1)
-        }
+/// Adds column `kx` of the window, of one image row, to the outputs of a row for which it lies inside the image.
+#[inline(always)]
+fn add_tap<R: Reduce>(reduce: R, columns: &Window, kx: usize, row: &[R::X], c: usize, acc: &mut [R::Acc]) {
+    // Output `o` reads image column `o * stride + offset - pad`.
+    let offset = kx * columns.dilation;
+    let first = columns.pad.saturating_sub(offset).div_ceil(columns.stride);
+    let end =
+        (columns.image + columns.pad).saturating_sub(offset).div_ceil(columns.stride).min(columns.outputs);
+    if first >= end {
+        return;
     }
-
-    /// N channels of one output pixel.
-    #[inline(always)]
-    fn block<const N: usize>(&mut self, at: &Spot, channel: usize) {
-        let c = self.shape.x.c;
-        let row = self.shape.dilation[0] * self.shape.x.row_len();
-        let column = self.shape.dilation[1] * c;
-        let mut acc = [self.reduce.start(); N];
-        for ky in 0..at.rows {
-            for kx in 0..at.columns {
-                let x = at.x + ky * row + kx * column + channel;
-                for (acc, &x) in acc.iter_mut().zip(&self.x[x..x + N]) {
-                    *acc = self.reduce.step(*acc, x);
-                }
-            }
+    let x = (first * columns.stride + offset - columns.pad) * c;
+    let acc = &mut acc[first * c..end * c];
+    if columns.stride == 1 {
+        for (acc, &x) in acc.iter_mut().zip(&row[x..x + (end - first) * c]) {
+            *acc = reduce.step(*acc, x);
         }
-        let y = &mut self.y[at.y + channel..at.y + channel + N];
-        for (y, &acc) in y.iter_mut().zip(&acc) {
-            *y = self.reduce.end(acc, at.taps);
+    } else {
+        for (acc, x) in acc.chunks_exact_mut(c).zip(row[x..].chunks(columns.stride * c)) {
+            for (acc, &x) in acc.iter_mut().zip(x) {
+                *acc = reduce.step(*acc, x);
+            }
         }
     }
 }
@@ -415,6 +393,9 @@ fn check_global(layout: &ImageLayout, x: usize, y: usize) -> Result<(), KernelEr
     check_len("y", layout.c, y)
 }
 
+/// Channels whose sums are kept in registers: a constant, while there are so many; the rest one by one.
+const BLOCK: usize = 32;
+
 struct Global<'a, X, Y, A, F, G> {
     x: &'a [X],
     layout: ImageLayout,
@@ -430,14 +411,13 @@ impl<X: Copy, Y, A: Copy, F: Fn(A, X) -> A, G: Fn(A) -> Y> Job for Global<'_, X,
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
         let mut channel = 0;
+        while channel + BLOCK <= self.layout.c {
+            self.block::<BLOCK>(channel);
+            channel += BLOCK;
+        }
         while channel < self.layout.c {
-            let block = block_at(channel, self.layout.c);
-            match block {
-                WIDE => self.block::<WIDE>(channel),
-                NARROW => self.block::<NARROW>(channel),
-                _ => self.block::<1>(channel),
-            }
-            channel += block;
+            self.block::<1>(channel);
+            channel += 1;
         }
     }
 }

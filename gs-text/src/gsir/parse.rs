@@ -49,8 +49,9 @@ pub fn parse(
     let mut cursor = Cursor::new(file, src);
     let mut module = Module::with_registry(registry.clone());
     let mut parser = Parser::new(&mut cursor, &mut module, base_dir);
-    parser.version(true);
-    parser.items(K::Eof);
+    if parser.version(true) {
+        parser.items(K::Eof);
+    }
     let op_spans = parser.op_spans;
     if cursor.has_errors() { Err(cursor.into_diagnostics()) } else { Ok(Parsed { module, op_spans }) }
 }
@@ -67,6 +68,10 @@ pub fn parse_fragment(c: &mut Cursor<'_>, registry: &Arc<Registry>) -> Option<Pa
     let ok = !c.diagnostics()[before..].iter().any(Diagnostic::is_error);
     ok.then_some(Parsed { module, op_spans })
 }
+
+/// The words that begin the parts of a module.
+const PARTS: &[&str] =
+    &["graph", "param", "state", "const", "dims", "target", "algorithm", "property", "onnx", "gone", "kept"];
 
 /// What the parts of the parser share.
 pub(super) struct Parser<'c, 's, 'm, 'p> {
@@ -101,15 +106,15 @@ impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
         }
     }
 
-    /// The line `gsir 1`.
-    fn version(&mut self, required: bool) {
+    /// The line `gsir 1`. False where it is missing and what follows is no module either.
+    fn version(&mut self, required: bool) -> bool {
         if !self.c.at_word("gsir") {
             if required {
                 let d = Diagnostic::error("GS0102", "this is no module: a module begins with `gsir 1`");
                 let span = self.c.span();
                 self.c.error(d.label(span, "expected `gsir 1`"));
             }
-            return;
+            return !required || PARTS.contains(&self.c.text());
         }
         let start = self.c.bump();
         let number = self.c.token();
@@ -120,6 +125,7 @@ impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
             let span = self.c.span_from(start);
             self.c.error(d.label(span, "").note("this program knows version 1"));
         }
+        true
     }
 
     /// All parts of a module up to a token of the kind that ends them.
@@ -149,9 +155,7 @@ impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
                 self.entry()
             }
             "gone" | "kept" => self.ledger(word),
-            _ => {
-                self.c.expected("a part of a module (`graph`, `param`, `state`, `const`, `dims`, `target`, `gone`, ...)")
-            }
+            _ => self.c.expected(&format!("a part of a module ({})", PARTS.join(", "))),
         }
     }
 }

@@ -145,7 +145,8 @@ impl<'s> Parser<'_, 's, '_, '_> {
     fn returns(&mut self, graph: GraphId, declared: Vec<Declared<'s>>) -> Option<()> {
         let start = self.c.bump();
         let mut values: Vec<(Option<ValueId>, Span)> = Vec::new();
-        while matches!(self.c.kind(), K::Value | K::Global) {
+        // A name before `=` begins an operation that stands where none can.
+        while matches!(self.c.kind(), K::Value | K::Global) && self.c.peek().kind != K::Equals {
             let span = self.c.span();
             values.push((self.operand()?, span));
             if !self.c.eat(K::Comma) {
@@ -153,7 +154,8 @@ impl<'s> Parser<'_, 's, '_, '_> {
             }
         }
         if values.len() != declared.len() {
-            let message = format!("{} values are returned, {} are declared", values.len(), declared.len());
+            let results = if declared.len() == 1 { "result is" } else { "results are" };
+            let message = format!("{} {results} declared, {} returned", declared.len(), values.len());
             let mut d = Diagnostic::error("GS0206", message).label(self.c.span_from(start), "");
             if let (Some(first), Some(last)) = (declared.first(), declared.last()) {
                 d = d.label(first.span.to(last.span), "declared here");

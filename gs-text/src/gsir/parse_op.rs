@@ -160,7 +160,7 @@ impl Parser<'_, '_, '_, '_> {
         let count = s.results.len();
         let mut types = vec![Type::Any; count];
         if !s.types.is_empty() && s.types.len() != count {
-            let message = format!("{count} results have {} types", s.types.len());
+            let message = format!("the number of types ({}) is not that of results ({count})", s.types.len());
             let d = Diagnostic::error("GS0207", message).label(s.types.first().map_or(s.name_span, |t| t.1), "");
             self.c.error(d);
             return types;

@@ -138,8 +138,11 @@ fn op_bound(op: &OpPat, out: &mut BTreeSet<Slot>) {
     op.args.iter().for_each(|p| always_bound(p, out));
     match &op.rest {
         Some(Rest::Values(s)) => out.extend([*s]),
-        // A variable that all elements share is not bound where there is no element.
-        Some(Rest::Each(slots, _)) => out.extend(slots.iter().copied()),
+        // What all elements share is unbound where there is no element; then the rule does not fire.
+        Some(Rest::Each(slots, inner)) => {
+            out.extend(slots.iter().copied());
+            always_bound(inner, out);
+        }
         Some(Rest::Any) | None => {}
     }
     if let Some(results) = &op.results {

@@ -4,7 +4,7 @@ use super::super::contents;
 use super::super::env::Site;
 use super::{Arg, Ctx, Function, Param, Refusal};
 use gs_ir::registry::{Default, Traits};
-use gs_ir::{ElemType, Role, Use, ValueId};
+use gs_ir::{Attr, ElemType, Role, Use, ValueId};
 
 /// The conditions of this file.
 pub(super) const TABLE: &[Function] = &[
@@ -42,6 +42,17 @@ pub(super) const TABLE: &[Function] = &[
     Function::condition("present", &[Param::Attr], "the attribute is there", |_, args| {
         Ok(args[0].optional_attr().is_some())
     }),
+    Function::condition("lacks", &[Param::Attr, Param::Int], "the list does not contain the number", |_, args| {
+        let n = args[1].int()?;
+        match args[0].attr()? {
+            Attr::Dims(d) => Ok(d.iter().all(|d| d.as_const() != Some(n))),
+            _ => Ok(!args[0].ints()?.contains(&n)),
+        }
+    }),
+    Function::condition("all_are", &[Param::Ints, Param::Int], "every number of the list is this one", |_, args| {
+        let n = args[1].int()?;
+        Ok(args[0].ints()?.iter().all(|x| *x == n))
+    }),
     Function::condition("bound", &[Param::OptOp], "the optional operation is there", |_, args| {
         Ok(args[0].optional_op().is_some())
     }),
@@ -71,6 +82,20 @@ pub(super) const TABLE: &[Function] = &[
         let (a, b) = (ctx.view.type_of(args[0].value()?), ctx.view.type_of(args[1].value()?));
         Ok(a == b && a.dims().is_some())
     }),
+    Function::condition(
+        "shape_follows",
+        &[Param::Value, Param::Value],
+        "the first value's shape is known, in numbers and in symbols of the second one's shape",
+        |ctx, args| {
+            let (of, from) = (ctx.view.type_of(args[0].value()?), ctx.view.type_of(args[1].value()?));
+            let (Some(of), Some(from)) = (of.dims(), from.dims()) else { return Ok(false) };
+            let mut known = Vec::new();
+            from.iter().for_each(|d| d.visit_symbols(&mut |s| known.push(s)));
+            let mut follows = true;
+            of.iter().for_each(|d| d.visit_symbols(&mut |s| follows &= known.contains(&s)));
+            Ok(follows)
+        },
+    ),
     Function::condition(
         "broadcasts_into",
         &[Param::Value, Param::Value],

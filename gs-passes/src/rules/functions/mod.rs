@@ -11,6 +11,7 @@ mod grids;
 mod tensors;
 
 use super::env::{RuleEnv, Site};
+pub(crate) use attrs::default_attr;
 use gs_ir::registry::AttrKind;
 use gs_ir::{Attr, AttrSet, Global, Literal, Module, OpId, OpKind, Registry, Type, ValueId};
 use rustc_hash::FxHashMap;

@@ -1,0 +1,8 @@
+//! Tests of the evaluator through its public interface, in one binary.
+
+mod common;
+mod float_ops;
+mod globals;
+mod movement_ops;
+mod registry;
+mod run;
