@@ -146,12 +146,14 @@ fn weight_ranges<'q>(
     let mut materializer = Materializer::new(module);
     let mut out: Ranges = Vec::new();
     for q in quantisers {
-        let tensor = materializer.value(q.input)?;
+        // `simqat` folds what is computed from weights, so a quantised weight is a global.
+        let Some(weight) = module.as_global(q.input) else { continue };
+        let tensor = materializer.tensor(weight)?;
         let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
         let name = || module.str(module.global(q.range).name).to_owned();
-        let failed = |error: QuantError| CalibrateError::Range { name: name(), error: error.into() };
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(failed(QuantError::NonFinite { what: "weight", index: at, value: values[at] }));
+        let failed = |error: ObserverError| CalibrateError::Range { name: name(), error };
+        if let Some((index, &value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+            return Err(failed(QuantError::NonFinite { what: "weight", index, value }.into()));
         }
         let (ranges, channels) = match q.axis {
             Some(axis) => {
@@ -272,7 +274,7 @@ fn without_quantisers(module: &Module) -> Module {
 
 /// Writes ranges to the state that holds them.
 pub(crate) fn set_range(rewriter: &mut Rewriter<'_>, global: GlobalId, ranges: &[Range], channels: Option<usize>) {
-    let rows: Vec<f32> = ranges.iter().map(|r| r.min).chain(ranges.iter().map(|r| r.max)).collect();
+    let rows: Vec<f32> = ranges.iter().map(|r| r.min()).chain(ranges.iter().map(|r| r.max())).collect();
     let dims: Vec<i64> = match channels {
         Some(n) => vec![2, n as i64],
         None => vec![2],

@@ -6,7 +6,7 @@
 
 use crate::quant::{ChannelParams, Grid, QuantError, QuantParams, Range, accumulator_bound, quantize_bias};
 use crate::quantisers::{FakeQuant, fake_quants};
-use gs_eval::{ContentsError, Materializer, Tensor};
+use gs_eval::{ContentsError, Materializer};
 use gs_ir::registry::QRole;
 use gs_ir::{
     At, Attr, AttrSet, ElemType, GlobalId, InferError, Init, Literal, Module, NewGlobal, OpId, Rewriter, Role,
@@ -88,7 +88,7 @@ pub fn freeze(module: &mut Module) -> Result<FreezeReport, FreezeError> {
 /// Reads the range that a quantiser has observed.
 fn read_params(module: &Module, q: &FakeQuant) -> Result<ChannelParams, FreezeError> {
     let name = || module.str(module.global(q.range).name).to_owned();
-    let tensor = Materializer::new(module).global(q.range)?;
+    let tensor = Materializer::new(module).tensor(q.range)?;
     let values = tensor.as_f32().unwrap_or(&[]);
     if values.iter().any(|v| v.is_nan()) {
         return Err(FreezeError::NotObserved(name()));
@@ -185,7 +185,9 @@ fn guard_biases(
         let label = module.label(b.op).to_owned();
         let failed = |error| FreezeError::Quant { label: label.clone(), error };
         let Some(data) = frozen.get(&b.data).and_then(|f| f.params.params().first().copied()) else { continue };
-        let values = values_of(&mut materializer, b.value)?;
+        let Some(bias) = module.as_global(b.value) else { continue };
+        let values = materializer.tensor(bias)?;
+        let values: Vec<f32> = values.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
         let Some(weight) = frozen.get_mut(&b.weight) else { continue };
         let bound = accumulator_bound(b.products, data, &weight.params);
         let quantised = quantize_bias(&values, data.scale(), &weight.params, bound).map_err(failed)?;
@@ -195,11 +197,6 @@ fn guard_biases(
         weight.params = quantised.weights;
     }
     Ok(())
-}
-
-fn values_of(materializer: &mut Materializer<'_>, value: ValueId) -> Result<Vec<f32>, FreezeError> {
-    let tensor: std::sync::Arc<Tensor> = materializer.value(value)?;
-    Ok(tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect())
 }
 
 /// The constants of one grid.

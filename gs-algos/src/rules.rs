@@ -1,9 +1,11 @@
-//! Loading the rule files that ship with this crate.
+//! The rule files that ship with this crate, and the conditions and functions that they need beside the engine's.
 
-use gs_ir::Registry;
+use gs_ir::registry::AttrKind;
+use gs_ir::{Attr, Init, Literal, Registry, ValueId};
 use gs_passes::manager::PassError;
-use gs_passes::rules::{RuleFunctions, RuleSet};
-use gs_text::{Diagnostic, Style};
+use gs_passes::rules::functions::{Arg, Ctx, Function, Gives, Param, Refusal};
+use gs_passes::rules::{RuleFunctions, RuleSet, Site};
+use gs_text::{SourceMap, Style};
 use std::fmt;
 
 /// The shipped rule files of this crate: name and text. Tests check each, and run every example in it.
@@ -30,11 +32,93 @@ impl std::error::Error for BadRules {}
 /// # Errors
 /// Rendered diagnostics.
 pub fn load(name: &str, text: &str) -> Result<RuleSet, PassError> {
-    RuleSet::parse(name, text, &Registry::builtin(), &RuleFunctions::standard()).map_err(|diagnostics| {
-        let mut sources = gs_text::SourceMap::default();
-        sources.add(name, text);
-        let render = |d: &Diagnostic| gs_text::render(d, &sources, Style::Plain);
-        let text: Vec<String> = diagnostics.iter().map(render).collect();
-        Box::new(BadRules(text.join("\n"))) as PassError
+    RuleSet::parse(name, text, &Registry::builtin(), &functions()).map_err(|diagnostics| {
+        let sources = SourceMap::single(name, text);
+        Box::new(BadRules(gs_text::render_all(&diagnostics, &sources, Style::Plain))) as PassError
     })
+}
+
+/// Every function that rules of this crate may call.
+pub fn functions() -> RuleFunctions {
+    let mut functions = RuleFunctions::builtin();
+    for f in TABLE {
+        functions.register(*f);
+    }
+    functions
+}
+
+/// Weights with more channels than this are not looked through.
+const LIMIT: usize = 1 << 20;
+
+const TABLE: &[Function] = &[
+    Function::condition(
+        "grid_axis",
+        &[Param::Op, Param::Attr],
+        "the scale of the quantize or dequantize has one element, or one per channel along this axis",
+        |ctx, args| {
+            let op = args[0].op()?;
+            let scale = ctx.view.operands(op).get(1).copied().flatten().ok_or("it has no scale")?;
+            if elements(ctx, scale) == Some(1) {
+                return Ok(true);
+            }
+            let rank = ctx.view.type_of(scale).as_tensor().and_then(|t| t.rank());
+            let axis = ctx.view.registry().decl(ctx.view.kind(op)).int(ctx.view.attrs(op), "axis");
+            Ok(rank == Some(1) && axis == Some(args[1].int()?))
+        },
+    ),
+    Function::condition(
+        "bias_scale",
+        &[Param::OptValue, Param::Value, Param::Value],
+        "the first scale (of a bias; absent: no bias) is the product of the other two, to 1e-5",
+        bias_scale,
+    ),
+    Function::attr(
+        "setting",
+        &[Param::Site, Param::Word],
+        Gives::Anything,
+        "the configuration of a layer or tensor under this key; absent where nothing is configured",
+        |ctx, args| Ok(ctx.env.cfg(ctx.graph()?.module, args[0].site()?, args[1].word()?)),
+    )
+    .on_graphs_only(),
+    Function::attr(
+        "vector_axis",
+        &[Param::Value, Param::Int],
+        Gives::Kind(AttrKind::Int),
+        "the axis, where the scale has more than one element; absent where it has one",
+        |ctx, args| match elements(ctx, args[0].value()?) {
+            Some(1) => Ok(None),
+            _ => Ok(Some(Attr::Int(args[1].int()?))),
+        },
+    ),
+    Function::tensor("fixed_range", &[Param::Value], "the range that an operation dictates for its result", |ctx, args| {
+        let site = Site::Value(args[0].value()?);
+        match ctx.env.cfg(ctx.graph()?.module, site, "fixed_grid") {
+            Some(Attr::Floats(v)) => Ok(Literal::f32s([v.len() as i64], &v.iter().map(|f| f.0).collect::<Vec<f32>>())),
+            _ => Err("nothing dictates its range".to_owned()),
+        }
+    })
+    .on_graphs_only(),
+];
+
+fn elements(ctx: &Ctx<'_>, value: ValueId) -> Option<usize> {
+    ctx.view.type_of(value).as_tensor().and_then(|t| t.count())
+}
+
+fn bias_scale(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
+    let Some(bias) = args[0].optional_value() else { return Ok(true) };
+    let (x, w) = (args[1].value()?, args[2].value()?);
+    let global = ctx.view.global(bias).ok_or("the scale of the bias is not a constant")?;
+    if let Init::Derived(d) = &global.init {
+        // Made as the product: that is how freezing makes it.
+        let of: Vec<_> = d.operands.iter().flatten().copied().collect();
+        let is = |v: ValueId| of.iter().any(|&g| ctx.view.graph().is_some_and(|view| view.module.as_global(v) == Some(g)));
+        return Ok(ctx.view.registry().decl(d.kind).name == "mul" && of.len() == 2 && is(x) && is(w));
+    }
+    let (bias, x, w) = (ctx.constant(bias, LIMIT)?, ctx.constant(x, LIMIT)?, ctx.constant(w, LIMIT)?);
+    let [x] = x[..] else { return Err("the data has more than one scale".to_owned()) };
+    let at = |v: &[f64], i: usize| if v.len() == 1 { v.first().copied() } else { v.get(i).copied() };
+    Ok((0..bias.len().max(w.len())).all(|i| match (at(&bias, i), at(&w, i)) {
+        (Some(b), Some(w)) => (b - x * w).abs() <= 1e-5 * (x * w).abs(),
+        _ => false,
+    }))
 }

@@ -1,7 +1,7 @@
 //! How fast the evaluator is: one stack of integer and one of float convolutions with the shapes of a CIFAR ResNet.
 //! `cargo run --release -p gs-eval --example speed`
 
-use gs_eval::{Evaluator, Executor, Materializer, Tensor};
+use gs_eval::{Evaluator, Executor, Tensor};
 use gs_ir::{At, Attr, AttrSet, Distribution, ElemType, FloatBits, GraphId, Init, Literal, Module, NewGlobal};
 use gs_ir::{Rewriter, Role, Type, ValueId};
 use std::io::Write;
@@ -64,7 +64,6 @@ fn main() -> Result<(), Error> {
         let values: Vec<f64> = (0..n).map(|i| f64::from(i as u32 * 7919 % 256)).collect();
         let elem = if integer { ElemType::U8 } else { ElemType::F32 };
         let x = Tensor::from_f64s(elem, [images, 16, 32, 32], &values)?;
-        Materializer::new(&module);
         let start = Instant::now();
         Evaluator::new().run(&module, graph, &[x], &[])?;
         let (time, macs) = (start.elapsed().as_secs_f64(), 41.3e6 * images as f64);

@@ -29,7 +29,7 @@ fn convert(
         }
     }
     let mut out = BufWriter::new(File::create(to)?);
-    export(&module, options)?.write(&mut out, &StoredOnly)?;
+    export(&module, options)?.write(&mut out, &mut StoredOnly)?;
     out.flush()?;
     Ok(())
 }
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
     let list_opaque = args.first().is_some_and(|a| a == "--opaque");
     args.drain(..usize::from(list_opaque));
-    let mut failed = args.is_empty() || args.len() % 2 != 0;
+    let mut failed = args.is_empty() || !args.len().is_multiple_of(2);
     if failed {
         eprintln!("usage: onnx_roundtrip [--opset N] IN.onnx OUT.onnx [IN OUT]...");
     }

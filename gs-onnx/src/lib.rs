@@ -13,6 +13,7 @@ mod external;
 mod extras;
 mod import;
 mod map;
+mod own;
 mod payload;
 mod sniff;
 mod write;

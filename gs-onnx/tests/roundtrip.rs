@@ -26,7 +26,7 @@ fn files() -> Vec<PathBuf> {
 fn written(module: &Module) -> Vec<u8> {
     let mut out = Vec::new();
     let exported = export(module, &ExportOptions::default()).expect("export");
-    exported.write(&mut out, &StoredOnly).expect("write");
+    exported.write(&mut out, &mut StoredOnly).expect("write");
     out
 }
 
@@ -123,7 +123,7 @@ fn damaged_models_are_errors_or_modules_and_never_a_panic() {
                 if let Ok(module) = import(&model, None, &Registry::builtin()) {
                     imported += 1;
                     if let Ok(exported) = export(&module, &ExportOptions::default()) {
-                        let _ = exported.write(&mut Vec::new(), &StoredOnly);
+                        let _ = exported.write(&mut Vec::new(), &mut StoredOnly);
                     }
                 }
             }

@@ -3,9 +3,10 @@
 use crate::failure::{Failure, Outcome};
 use crate::output::atomic_write;
 use gs_eval::Materializer;
-use gs_ir::{Module, Registry};
-use gs_text::{PrintOptions, Style, Weights};
-use std::io::{self, Read, Write};
+use gs_onnx::{ExportOptions, Materialise};
+use gs_ir::{GlobalId, Module, Registry, TensorData};
+use gs_text::{PrintOptions, SourceMap, Style, Weights};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 /// What a path means.
@@ -46,11 +47,14 @@ impl Kind {
 pub fn read(path: &Path) -> Outcome<Module> {
     let mut module = match Kind::of(path)? {
         Kind::Onnx => gs_onnx::import_file(path, &Registry::builtin())?,
-        Kind::Gsir => parsed(gs_text::read_file(path, &Registry::builtin()))?,
+        Kind::Gsir => gs_text::read_file(path, &Registry::builtin()).map_err(|e| Failure::new(e.render(style())))?,
         Kind::Stream => {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text).map_err(|e| Failure::new(format!("standard input: {e}")))?;
-            parsed(gs_text::parse_module(&text, Some(Path::new(".")), &Registry::builtin()))?
+            gs_text::parse_module(&text, Some(Path::new(".")), &Registry::builtin()).map_err(|diagnostics| {
+                let sources = SourceMap::single("<stdin>", text);
+                Failure::new(gs_text::render_all(&diagnostics, &sources, style()))
+            })?
         }
     };
     if module.main().is_none() {
@@ -64,11 +68,9 @@ pub fn read(path: &Path) -> Outcome<Module> {
     Ok(module)
 }
 
-fn parsed(result: Result<gs_text::Parsed, gs_text::TextError>) -> Outcome<Module> {
-    match result {
-        Ok(parsed) => Ok(parsed.module),
-        Err(error) => Err(Failure::new(error.render(Style::Plain))),
-    }
+/// Colours on a terminal.
+fn style() -> Style {
+    if io::stderr().is_terminal() { Style::Coloured } else { Style::Plain }
 }
 
 /// Writes a network: to a temporary file beside the target, which gets its name at the end.
@@ -78,9 +80,9 @@ fn parsed(result: Result<gs_text::Parsed, gs_text::TextError>) -> Outcome<Module
 pub fn write(module: &Module, path: &Path, brief: bool) -> Outcome<()> {
     match Kind::of(path)? {
         Kind::Onnx => {
-            let mut contents = Materializer::new(module);
+            let exported = gs_onnx::export(module, &ExportOptions::default())?;
             atomic_write(path, |out: &mut dyn Write| -> Outcome<()> {
-                gs_onnx::export(module, &mut contents, out)?;
+                exported.write(out, &mut Contents { materializer: Materializer::new(module) })?;
                 Ok(())
             })
         }
@@ -90,11 +92,11 @@ pub fn write(module: &Module, path: &Path, brief: bool) -> Outcome<()> {
     }
 }
 
-/// Text with its weights in a `.safetensors` file beside it.
+/// Text with its weights in a `.safetensors` file beside it, if it has large ones.
 fn write_gsir(module: &Module, path: &Path) -> Outcome<()> {
     let weights = path.with_extension("safetensors");
     let name = weights.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let options = PrintOptions { weights: Weights::File(name), provenance: true };
+    let options = PrintOptions::with_file(name);
     // Weights first: a text that names a missing file would be worse than a file that no text names.
     atomic_write(&weights, |out: &mut dyn Write| -> Outcome<()> {
         gs_text::write_weights(module, &options, out)?;
@@ -108,14 +110,29 @@ fn write_gsir(module: &Module, path: &Path) -> Outcome<()> {
 
 /// Text alone; weights are inline where they are small, else left out.
 fn write_text(module: &Module, out: &mut dyn Write, brief: bool) -> Outcome<()> {
-    let options = PrintOptions { weights: if brief { Weights::None } else { Weights::Inline }, provenance: !brief };
-    gs_text::write_module(module, &options, out)?;
+    gs_text::write_module(module, &text_options(brief), out)?;
     Ok(())
 }
 
 /// A module as text, for showing.
 pub fn text(module: &Module, brief: bool) -> String {
-    let options = PrintOptions { weights: Weights::None, provenance: !brief };
-    gs_text::print_to_string(module, &options)
+    gs_text::print_to_string(module, &text_options(brief))
 }
 
+fn text_options(brief: bool) -> PrintOptions {
+    if brief { PrintOptions::snapshot() } else { PrintOptions { weights: Weights::Inline, ..PrintOptions::default() } }
+}
+
+/// The contents of globals, for the exporter.
+struct Contents<'m> {
+    materializer: Materializer<'m>,
+}
+
+impl Materialise for Contents<'_> {
+    fn materialise(&mut self, global: GlobalId, out: &mut dyn Write) -> io::Result<()> {
+        match self.materializer.data(global).map_err(io::Error::other)? {
+            TensorData::Bytes(bytes) => out.write_all(&bytes),
+            TensorData::Strings(_) => Err(io::Error::other("computed strings are not written")),
+        }
+    }
+}

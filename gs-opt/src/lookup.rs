@@ -7,7 +7,7 @@ use crate::passes::registry;
 use gs_algos::selector::closest;
 use gs_ir::Registry;
 use gs_ir::registry::{Arity, AttrDecl, Default as AttrDefault, OpDecl, Traits};
-use gs_text::gsr::ast::Strictness;
+use gs_text::gsr::Strictness;
 use serde_json::{Value, json};
 
 /// One thing that can be looked up: its name, one line about it, and everything about it.
@@ -98,7 +98,7 @@ fn attr_words(a: &AttrDecl) -> String {
 /// A name that is not there, or a rule file that does not load (a defect).
 pub fn rules(args: &LookupArgs) -> Outcome<()> {
     let mut items = Vec::new();
-    let files = gs_passes::rules::shipped::ALL.iter().chain(gs_algos::rules::SHIPPED);
+    let files = gs_passes::passes::SHIPPED_RULES.iter().chain(gs_algos::rules::SHIPPED);
     for (file, text) in files {
         let set = gs_algos::rules::load(file, text).map_err(|e| Failure::new(e.to_string()))?;
         let strict = |s: &Strictness| match s {

@@ -35,7 +35,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
             .help("quantising twice loses accuracy; start from the float network, or deploy this one with --pass=deploy"));
     }
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &float)?;
-    let executor = executor::make(Engine::Fast, args.threads);
+    let executor = executor::make(Engine::Fast, args.threads)?;
     let mut progress = Progress::new();
 
     let mut module = float.clone();

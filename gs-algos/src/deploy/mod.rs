@@ -15,6 +15,7 @@ use gs_passes::manager::{PassError, PassReport};
 use gs_passes::passes::{fold_constants, merge_equal, remove_dead};
 use gs_passes::rules::{GreedyOptions, NoEnv, RuleSet, greedy};
 use gs_passes::target::{self, Target};
+use gs_text::gsr::Strictness;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -75,7 +76,7 @@ pub fn to_integers(module: &mut Module, target_name: &str) -> Result<PassReport,
     }
     let main = module.main().ok_or(DeployError::NoGraph)?;
     note_kept(module, &Grids::of(module, main, &target, &|_| true));
-    let mut report = run(module, &crate::rules::load("qdq", gs_passes::rules::shipped::QDQ)?);
+    let mut report = run(module, &crate::rules::load("qdq", gs_passes::passes::QDQ_RULES)?);
     report.absorb(run(module, &lowering(&target)?));
     report.absorb(clean(module));
     module.meta.target = Some(target.name);
@@ -122,8 +123,8 @@ fn lowering(target: &Target) -> Result<RuleSet, PassError> {
 }
 
 fn run(module: &mut Module, rules: &RuleSet) -> PassReport {
-    let stats = greedy(module, rules, &GreedyOptions::default(), &NoEnv);
-    let counters = stats.fired.iter().map(|(rule, n)| (rule.as_str(), *n as usize));
+    let stats = greedy(module, rules, &GreedyOptions { leave: Strictness::Codes(1), ..GreedyOptions::default() }, &NoEnv);
+    let counters = stats.by_rule.iter().map(|(rule, n)| (rule.as_str(), *n as usize));
     PassReport::counting(counters)
 }
 

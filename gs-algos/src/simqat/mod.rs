@@ -70,15 +70,20 @@ impl SimQat {
             return Err(SimQatError::OtherTarget { before, wanted }.into());
         }
         let main = module.main().ok_or(SimQatError::NoGraph)?;
+        // What is computed from weights alone is a weight too: quantisers then stand on globals.
+        gs_passes::passes::fold_constants(module);
         let env = Env::new(module, main, &target, &self.config)?;
         let rules = crate::rules::load("simqat", RULES)?;
-        let report = gs_passes::rules::insert(module, &rules, &env)?;
-        for site in &report.sites {
-            context.remark("simqat", &site.name, env.why(site.value, &site.rule));
+        let report = gs_passes::rules::insert(module, &rules, &env)
+            .map_err(|d| gs_text::render_all(&d, &rules.sources, gs_text::Style::Plain))?;
+        for placed in &report.placed {
+            if let Some(value) = module.op(placed.op).operand(0) {
+                context.remark("simqat", &placed.value, env.why(value, &placed.rule));
+            }
         }
         note_kept(module, &env.grids);
         module.meta.target = Some(target.name.clone());
-        let of_rule = |names: &[&str]| report.sites.iter().filter(|s| names.contains(&s.rule.as_str())).count();
+        let of_rule = |names: &[&str]| report.placed.iter().filter(|p| names.contains(&p.rule.as_str())).count();
         Ok(PassReport::counting([
             ("weight quantisers inserted", of_rule(&["weight_fake_quant"])),
             ("activation quantisers inserted", of_rule(&["activation_fake_quant"])),
@@ -177,7 +182,7 @@ impl<'c> Env<'c> {
             "act_signed" => Some(Attr::Bool(a.signed.unwrap_or(self.signed_activations))),
             "act_symmetric" => Some(Attr::Bool(a.symmetric)),
             "act_narrow" => Some(Attr::Bool(a.narrow_range)),
-            "fixed_range" => {
+            "fixed_grid" => {
                 let (scale, zero_point) = self.grids.class_of(value)?.1.fixed?;
                 let edge = |code: i64| FloatBits((code - zero_point) as f32 * scale);
                 Some(Attr::Floats([edge(0), edge(255)].into()))
@@ -194,10 +199,6 @@ impl RuleEnv for Env<'_> {
 
     fn needs_grid(&self, _: &Module, value: ValueId) -> bool {
         self.grids.needs_grid(value)
-    }
-
-    fn fixed_grid(&self, _: &Module, value: ValueId) -> bool {
-        self.grids.class_of(value).is_some_and(|(_, c)| c.fixed.is_some())
     }
 
     fn class_of(&self, module: &Module, value: ValueId) -> Option<GridClass> {

@@ -3,6 +3,10 @@
 mod common;
 mod float_ops;
 mod globals;
+mod hostile;
 mod movement_ops;
+mod qlinear;
+mod quant_ops;
 mod registry;
 mod run;
+mod stream;

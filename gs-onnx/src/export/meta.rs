@@ -17,6 +17,9 @@ use crate::proto::{
 /// Below this version of the file format every initializer must be listed as an input too.
 const IR_WITHOUT_LISTED_WEIGHTS: i64 = 4;
 
+/// The first version of the file format that has model-local functions.
+const IR_WITH_FUNCTIONS: i64 = 8;
+
 /// Puts the model together.
 pub(super) fn model(
     module: &Module,
@@ -32,7 +35,9 @@ pub(super) fn model(
         Some(source) => source != exporter.opset.main,
         None => meta.opsets.is_empty() || exporter.domains.contains(""),
     };
-    let first = if is_raised { ir_version(exporter.opset.main) } else { 0 };
+    let by_opset = if is_raised { ir_version(exporter.opset.main) } else { 0 };
+    let by_functions = if exporter.functions.is_empty() { 0 } else { IR_WITH_FUNCTIONS };
+    let first = by_opset.max(by_functions);
     let ir = meta.ir_version.max(first);
     // A source of that age lists them because it must; a later one because they may be overridden.
     let overridable = meta.weights_are_inputs && meta.ir_version >= IR_WITHOUT_LISTED_WEIGHTS;
@@ -51,6 +56,7 @@ pub(super) fn model(
         doc_string: text(&meta.doc),
         opset_import: opsets(&meta, exporter),
         metadata_props: properties(module),
+        functions: exporter.functions.clone(),
         ..Default::default()
     };
     if let Some(kept) = kept {

@@ -7,6 +7,7 @@
 //! The graph's `updates` are not written: ONNX has no word for them, and they do not change what a run returns.
 
 mod attrs;
+mod bodies;
 mod changes;
 mod dims;
 mod error;
@@ -16,15 +17,16 @@ mod meta;
 mod names;
 mod op;
 mod opset;
+mod own;
 mod spelling;
 mod types;
 
 use std::io::{self, Write};
 
-use gs_ir::{GlobalId, Module};
+use gs_ir::{GlobalId, Module, TensorData};
 
 use crate::error::Error;
-use crate::proto::ModelProto;
+use crate::proto::{FunctionProto, ModelProto};
 use crate::write::{Inline, Payloads, write_external, write_model};
 pub use error::ExportError;
 use globals::Contents;
@@ -43,16 +45,25 @@ pub trait Materialise {
     ///
     /// # Errors
     /// Those of `out`, or why the elements cannot be made.
-    fn materialise(&self, module: &Module, global: GlobalId, out: &mut dyn Write) -> io::Result<()>;
+    fn materialise(&mut self, global: GlobalId, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// A function that gives whole contents at a time.
+impl<F: FnMut(GlobalId) -> io::Result<TensorData>> Materialise for F {
+    fn materialise(&mut self, global: GlobalId, out: &mut dyn Write) -> io::Result<()> {
+        match self(global)? {
+            TensorData::Bytes(bytes) => out.write_all(&bytes),
+            TensorData::Strings(_) => Err(io::Error::other("strings cannot be derived")),
+        }
+    }
 }
 
 /// For modules whose contents are all stored, and derived ones that are written as nodes.
 pub struct StoredOnly;
 
 impl Materialise for StoredOnly {
-    fn materialise(&self, module: &Module, global: GlobalId, _out: &mut dyn Write) -> io::Result<()> {
-        let name = module.str(module.global(global).name);
-        Err(io::Error::other(format!("@{name} is not stored, and nothing was given that could compute it")))
+    fn materialise(&mut self, _global: GlobalId, _out: &mut dyn Write) -> io::Result<()> {
+        Err(io::Error::other("contents that are not stored need something that computes them"))
     }
 }
 
@@ -83,8 +94,9 @@ impl Exported<'_> {
     ///
     /// # Errors
     /// The model is larger than a message may be (see [`Self::write_external`]), or writing fails.
-    pub fn write(&self, out: &mut dyn Write, materialise: &dyn Materialise) -> Result<(), Error> {
-        let mut payloads = self.payloads(materialise);
+    pub fn write(&self, out: &mut dyn Write, materialise: &mut dyn Materialise) -> Result<(), Error> {
+        let (module, contents) = (self.module, self.contents.as_slice());
+        let mut payloads = FromModule { module, contents, materialise };
         write_model(out, &self.model, &mut payloads)
     }
 
@@ -99,23 +111,19 @@ impl Exported<'_> {
         data: &mut dyn Write,
         location: &str,
         threshold: u64,
-        materialise: &dyn Materialise,
+        materialise: &mut dyn Materialise,
     ) -> Result<(), Error> {
         let (module, contents) = (self.module, std::mem::take(&mut self.contents));
         let mut payloads = FromModule { module, contents: &contents, materialise };
         let moved = write_external(data, location, threshold, &mut self.model, &mut payloads)?;
         write_model(out, &self.model, &mut Inline { payloads: &mut payloads, moved })
     }
-
-    fn payloads<'a>(&'a self, materialise: &'a dyn Materialise) -> FromModule<'a> {
-        FromModule { module: self.module, contents: &self.contents, materialise }
-    }
 }
 
 struct FromModule<'a> {
     module: &'a Module,
     contents: &'a [Contents],
-    materialise: &'a dyn Materialise,
+    materialise: &'a mut dyn Materialise,
 }
 
 impl Payloads for FromModule<'_> {
@@ -131,7 +139,11 @@ impl Payloads for FromModule<'_> {
         match self.contents.get(index) {
             None | Some(Contents::InMessage) => Ok(()),
             Some(Contents::Repeated { one, count }) => globals::write_repeated(one, *count, out),
-            Some(Contents::Made { global, .. }) => self.materialise.materialise(self.module, *global, out),
+            Some(Contents::Made { global, .. }) => {
+                let name = self.module.str(self.module.global(*global).name);
+                let named = |e: io::Error| io::Error::new(e.kind(), format!("@{name}: {e}"));
+                self.materialise.materialise(*global, out).map_err(named)
+            }
         }
     }
 }
@@ -147,6 +159,8 @@ struct Exporter<'m> {
     symbols: dims::Symbols,
     /// Domains of the declared operators written.
     domains: std::collections::BTreeSet<&'static str>,
+    /// Functions of our own domain.
+    functions: Vec<FunctionProto>,
 }
 
 impl<'m> Exporter<'m> {
@@ -159,6 +173,7 @@ impl<'m> Exporter<'m> {
             contents: Vec::new(),
             symbols: dims::Symbols::default(),
             domains: std::collections::BTreeSet::new(),
+            functions: Vec::new(),
         }
     }
 }

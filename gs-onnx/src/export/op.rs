@@ -7,7 +7,7 @@ use super::attrs::{attribute, constant};
 use super::graph::Body;
 use super::opset::{Choice, float_of};
 use super::spelling::spelled;
-use super::{ExportError, Exporter};
+use super::{ExportError, Exporter, own};
 use crate::import::{default_value, spatial};
 use crate::proto::{AttributeProto, NodeProto, attribute_type as at};
 
@@ -24,14 +24,24 @@ pub(super) struct Written<'a> {
 pub(super) fn can_write(module: &Module, op: OpId, choice: &Choice) -> Result<(), ExportError> {
     let decl = module.decl(op);
     let (node, name) = (module.label(op), decl.name);
+    let fail = |version, reason| ExportError::Version {
+        node: node.to_owned(),
+        op: name.to_owned(),
+        version,
+        reason,
+    };
     let Some(onnx) = &decl.onnx else {
-        return Err(ExportError::NoForm { node: node.to_owned(), op: name.to_owned() });
+        if !own::has_function(decl) {
+            return Err(ExportError::NoForm { node: node.to_owned(), op: name.to_owned() });
+        }
+        let operands: Vec<Option<ValueId>> = module.op(op).operands().collect();
+        let found = own::can_call(module, decl, module.attrs_of(op), &operands, choice.main);
+        return found.map_err(|reason| fail(choice.main, reason));
     };
     let version = choice.version(onnx.domain);
     let present: Vec<bool> = module.op(op).operands().map(|o| o.is_some()).collect();
-    fit(decl, &spelled(module, op, choice), &present, version).map(|_| ()).map_err(|reason| {
-        ExportError::Version { node: node.to_owned(), op: name.to_owned(), version, reason }
-    })
+    let fits = fit(decl, &spelled(module, op, choice), &present, version);
+    fits.map(|_| ()).map_err(|reason| fail(version, reason))
 }
 
 /// The form in force, if it can say these attributes and operands; else what it cannot say.
@@ -106,7 +116,7 @@ impl Exporter<'_> {
     ) -> Result<NodeProto, ExportError> {
         let decl = *self.module.registry().decl(op.kind);
         let no_form = || ExportError::NoForm { node: op.node.clone(), op: decl.name.to_owned() };
-        let onnx = decl.onnx.ok_or_else(no_form)?;
+        let Some(onnx) = decl.onnx else { return self.own_node(op, &decl) };
         let form = onnx.form(self.opset.version(onnx.domain)).ok_or_else(no_form)?;
         self.domains.insert(onnx.domain);
         Ok(NodeProto {

@@ -147,6 +147,7 @@ impl Importer<'_> {
         let call = Call { node, domain: domain(node.domain()), operands, source };
         if self.constant_node(&call, scope)?
             || self.weight_node(&call, scope)?
+            || self.own_call(&call, scope)?
             || self.function_call(&call, scope)?
         {
             return Ok(());

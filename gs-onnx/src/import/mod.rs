@@ -11,6 +11,7 @@ mod functions;
 mod graph;
 mod op;
 mod opaque;
+mod own;
 mod scope;
 mod statics;
 mod tensors;

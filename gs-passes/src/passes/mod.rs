@@ -4,11 +4,13 @@ mod const_fold;
 mod cse;
 mod dce;
 mod infer;
+mod rewrite;
 
 pub use const_fold::{ConstFold, fold_constants};
 pub use cse::{Cse, merge_equal};
 pub use dce::{Dce, remove_dead};
 pub use infer::Infer;
+pub use rewrite::{Canonicalize, FoldBn, QDQ_RULES, SHIPPED_RULES};
 
 use crate::manager::{Pass, PassRegistry, read_options};
 use serde::Deserialize;
@@ -34,4 +36,6 @@ pub fn register(registry: &mut PassRegistry) {
     plain!(registry, Dce);
     plain!(registry, Cse);
     plain!(registry, ConstFold);
+    plain!(registry, Canonicalize);
+    plain!(registry, FoldBn);
 }

@@ -7,7 +7,7 @@ use super::functions::default_attr;
 use super::rule::{AttrPat, Cond, OpPat, Pat, Rest, RestResults, ResultPat, Slot, Wrapped};
 use super::view::ModuleView;
 use gs_ir::registry::{AttrDecl, Traits};
-use gs_ir::{Attr, Def, GraphId, Module, OpId, ValueId};
+use gs_ir::{Attr, Def, GraphId, Module, OpId, OpKind, Registry, ValueId};
 use gs_text::Span;
 use smallvec::SmallVec;
 
@@ -49,6 +49,50 @@ pub struct Failure {
     pub span: Option<Span>,
 }
 
+/// What fills the place on which an operation is put, so that it is not put there twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Filler {
+    /// Every quantiser.
+    Quantiser,
+    /// Every mask.
+    Mask,
+    /// Operations of this operator only.
+    Kind(OpKind),
+}
+
+impl Filler {
+    /// The place that an operator fills.
+    pub(super) fn of(registry: &Registry, kind: OpKind) -> Self {
+        let traits = registry.decl(kind).traits;
+        if traits.has(Traits::QUANTISER) {
+            Filler::Quantiser
+        } else if traits.has(Traits::MASK) {
+            Filler::Mask
+        } else {
+            Filler::Kind(kind)
+        }
+    }
+
+    /// Whether an operation fills the place.
+    pub(super) fn fits(self, module: &Module, op: OpId) -> bool {
+        match self {
+            Filler::Quantiser => module.decl(op).traits.has(Traits::QUANTISER),
+            Filler::Mask => module.decl(op).traits.has(Traits::MASK),
+            Filler::Kind(kind) => module.op(op).kind == kind,
+        }
+    }
+
+    /// The operation that fills the place of a value, if the value is its result.
+    pub(super) fn on(self, module: &Module, value: ValueId) -> Option<OpId> {
+        module.producer(value).filter(|&op| self.fits(module, op))
+    }
+
+    /// The value behind what fills the place.
+    fn behind(self, module: &Module, value: ValueId) -> ValueId {
+        self.on(module, value).and_then(|op| module.op(op).operand(0)).unwrap_or(value)
+    }
+}
+
 /// What stands still to be matched: a pattern at a value.
 #[derive(Clone, Copy)]
 struct Goal<'a> {
@@ -73,8 +117,10 @@ pub struct Matcher<'a> {
     trail: Vec<Slot>,
     ops: Vec<OpId>,
     goals: Vec<Goal<'a>>,
-    /// The slot that looks through operations with these traits: what is put on it may stand there already.
-    through: Option<(Slot, Traits)>,
+    /// The slot that looks through what fills the place already on which something is to be put.
+    through: Option<(Slot, Filler)>,
+    /// Filled while all matches are wanted.
+    all: Option<Vec<Match>>,
     /// Filled while explaining.
     failure: Option<Failure>,
     progress: usize,
@@ -93,14 +139,15 @@ impl<'a> Matcher<'a> {
             ops: Vec::new(),
             goals: Vec::new(),
             through: None,
+            all: None,
             failure: None,
             progress: 0,
         }
     }
 
-    /// Lets a variable see the value behind an operation with these traits.
-    pub fn looking_through(mut self, slot: Slot, traits: Traits) -> Self {
-        self.through = Some((slot, traits));
+    /// Lets a variable see the value behind an operation that fills its place already.
+    pub(super) fn looking_through(mut self, slot: Slot, filler: Filler) -> Self {
+        self.through = Some((slot, filler));
         self
     }
 
@@ -131,11 +178,18 @@ impl<'a> Matcher<'a> {
         self.undo(0, 0);
         self.progress = 0;
         let first = self.push(pattern, Some(value), None, DONE);
-        self.solve(first).then(|| Match {
-            bindings: self.bindings.clone(),
-            ops: self.ops.clone(),
-            places: self.places.clone(),
-        })
+        self.solve(first).then(|| self.found())
+    }
+
+    fn found(&self) -> Match {
+        Match { bindings: self.bindings.clone(), ops: self.ops.clone(), places: self.places.clone() }
+    }
+
+    /// All the ways in which the pattern holds at a value.
+    pub fn all_at_value(&mut self, pattern: &'a Pat, value: ValueId) -> Vec<Match> {
+        self.all = Some(Vec::new());
+        self.at_value(pattern, value);
+        self.all.take().unwrap_or_default()
     }
 
     fn push(&mut self, pattern: &'a Pat, value: Option<ValueId>, place: Option<(OpId, u32)>, next: usize) -> usize {
@@ -180,7 +234,7 @@ impl<'a> Matcher<'a> {
     /// Matches the goal with this index and all after it. The depth of recursion is bounded by the size of the
     /// pattern and of the operand lists that it names.
     fn solve(&mut self, index: usize) -> bool {
-        let Some(&goal) = self.goals.get(index) else { return self.conditions_hold() };
+        let Some(&goal) = self.goals.get(index) else { return self.complete() };
         self.progress += 1;
         let Goal { pattern, value, place, next } = goal;
         match pattern {
@@ -227,10 +281,22 @@ impl<'a> Matcher<'a> {
     }
 
     fn look_through(&self, slot: Slot, value: ValueId) -> ValueId {
-        let Some((_, traits)) = self.through.filter(|(s, _)| *s == slot) else { return value };
-        match self.module.producer(value) {
-            Some(op) if self.module.decl(op).traits.has(traits) => self.module.op(op).operand(0).unwrap_or(value),
-            _ => value,
+        let Some((_, filler)) = self.through.filter(|(s, _)| *s == slot) else { return value };
+        filler.behind(self.module, value)
+    }
+
+    /// The end of the pattern is reached. Where all matches are wanted, it is noted and the search goes on.
+    fn complete(&mut self) -> bool {
+        if !self.conditions_hold() {
+            return false;
+        }
+        let found = self.all.is_some().then(|| self.found());
+        match (&mut self.all, found) {
+            (Some(all), Some(found)) => {
+                all.push(found);
+                false
+            }
+            _ => true,
         }
     }
 
@@ -365,6 +431,7 @@ impl<'a> Matcher<'a> {
         let mut lists: Vec<Vec<Option<ValueId>>> = vec![Vec::new(); slots.len()];
         // An inner search ends where its own goals do, before conditions are asked.
         let conditions = std::mem::take(&mut self.conditions);
+        let wanted = self.all.take();
         let all = operands.iter().enumerate().all(|(i, operand)| {
             let goal = self.push(inner, *operand, Some((op, (p.args.len() + i) as u32)), DONE);
             let found = self.solve(goal);
@@ -379,6 +446,7 @@ impl<'a> Matcher<'a> {
             found
         });
         self.conditions = conditions;
+        self.all = wanted;
         all && slots.iter().zip(lists).all(|(&slot, list)| self.bind(slot, Binding::Values(list), None, Some(p.span)))
     }
 

@@ -4,7 +4,7 @@ use super::env::RuleEnv;
 use super::greedy::Buckets;
 use super::matcher::Matcher;
 use super::rule::RuleSet;
-use gs_ir::{Module, OpId};
+use gs_ir::{Attr, Module, OpId};
 use gs_text::Span;
 use gs_text::gsr::Strictness;
 
@@ -62,4 +62,19 @@ pub fn explain(
         }
     }
     out
+}
+
+/// An attribute as a person writes it.
+pub(super) fn attr_words(attr: &Attr) -> String {
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    match attr {
+        Attr::Int(n) => n.to_string(),
+        Attr::Float(f) => format!("{:?}", f.0),
+        Attr::Bool(b) => b.to_string(),
+        Attr::Str(s) => format!("\"{s}\""),
+        Attr::Elem(e) => e.to_string(),
+        Attr::Ints(v) => list(v.iter().map(i64::to_string).collect()),
+        Attr::Floats(v) => list(v.iter().map(|f| format!("{:?}", f.0)).collect()),
+        other => other.kind_name().to_owned(),
+    }
 }

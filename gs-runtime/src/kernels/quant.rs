@@ -66,7 +66,7 @@ pub fn qlinear_add(
     let ra = a_grid.scale / out.grid.scale;
     let rb = b_grid.scale / out.grid.scale;
     let (za, zb) = (a_grid.zero_point as f32, b_grid.zero_point as f32);
-    let c = out.grid.zero_point as f32 - (ra * za + rb * zb);
+    let c = out.grid.zero_point as f32 - ra.mul_add(za, rb * zb);
     binary(kernels, (a, a_grid.code), (b, b_grid.code), y, move |a, b| {
         round_shifted((a as f32).mul_add(ra, (b as f32).mul_add(rb, c)), &out)
     })

@@ -48,7 +48,7 @@ pub fn parse(
 ) -> Result<Parsed, Vec<Diagnostic>> {
     let mut cursor = Cursor::new(file, src);
     let mut module = Module::with_registry(registry.clone());
-    let mut parser = Parser::new(&mut cursor, &mut module, base_dir);
+    let mut parser = Parser::new(&mut cursor, &mut module, registry, base_dir);
     if parser.version(true) {
         parser.items(K::Eof);
     }
@@ -61,7 +61,7 @@ pub fn parse(
 pub fn parse_fragment(c: &mut Cursor<'_>, registry: &Arc<Registry>) -> Option<Parsed> {
     let before = c.diagnostics().len();
     let mut module = Module::with_registry(registry.clone());
-    let mut parser = Parser::new(c, &mut module, None);
+    let mut parser = Parser::new(c, &mut module, registry, None);
     parser.version(false);
     parser.items(K::RBrace);
     let op_spans = parser.op_spans;
@@ -77,6 +77,8 @@ const PARTS: &[&str] =
 pub(super) struct Parser<'c, 's, 'm, 'p> {
     pub(super) c: &'c mut Cursor<'s>,
     pub(super) rw: Rewriter<'m>,
+    /// That of the module, borrowed from elsewhere so that declarations stay in reach while the module changes.
+    pub(super) registry: &'p Registry,
     pub(super) symbols: Symbols,
     pub(super) scope: Scope,
     pub(super) files: WeightFiles<'p>,
@@ -91,10 +93,16 @@ pub(super) struct Parser<'c, 's, 'm, 'p> {
 }
 
 impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
-    fn new(c: &'c mut Cursor<'s>, module: &'m mut Module, base_dir: Option<&'p Path>) -> Self {
+    fn new(
+        c: &'c mut Cursor<'s>,
+        module: &'m mut Module,
+        registry: &'p Registry,
+        base_dir: Option<&'p Path>,
+    ) -> Self {
         Self {
             c,
             rw: Rewriter::new(module),
+            registry,
             symbols: Symbols::default(),
             scope: Scope::default(),
             files: WeightFiles::new(base_dir),

@@ -198,15 +198,15 @@ impl Parser<'_, '_, '_, '_> {
             operands.push(Some((self.rw.intern(&name), c.span_of(token))));
             Some(())
         })?;
-        let decl = *self.rw.registry().decl(kind);
+        let decl = self.registry.decl(kind);
         let mut attrs = match self.c.at(K::LBrace) {
-            true => parse_attrs(self.c, &mut self.symbols, &mut self.rw, &decl)?,
+            true => parse_attrs(self.c, &mut self.symbols, &mut self.rw, decl)?,
             false => AttrSet::new(),
         };
         if let Some(name) = opaque {
             attrs.set(gs_ir::OPAQUE_NAME, gs_ir::Attr::str(&name));
         }
-        let result = if self.c.eat(K::Hash) { self.result_number(&decl)? } else { 0 };
+        let result = if self.c.eat(K::Hash) { self.result_number(decl)? } else { 0 };
         Some(PendingDerived { kind, attrs, operands, result, span: self.c.span_from(start) })
     }
 
@@ -334,17 +334,17 @@ impl Parser<'_, '_, '_, '_> {
     fn check_derived(&mut self, pending: &Pending, id: GlobalId) {
         let Init::Derived(derived) = self.rw.global(id).init.clone() else { return };
         let PendingInit::Derived(PendingDerived { span, .. }) = &pending.init else { return };
-        let decl = *self.rw.registry().decl(derived.kind);
+        let decl = self.registry.decl(derived.kind);
         let present: Vec<bool> = derived.operands.iter().map(Option::is_some).collect();
-        if !self.check_operands(&decl, &present, *span) || !self.check_attrs(&decl, &derived.attrs, *span) {
+        if !self.check_operands(decl, &present, *span) || !self.check_attrs(decl, &derived.attrs, *span) {
             return;
         }
         let mut knowledge = Knowledge::new(&self.rw);
         let values = derived.operands.iter().map(|g| g.map(|g| self.rw.global(g).value));
         let facts: Vec<Option<Fact>> = values.map(|v| v.map(|v| knowledge.fact(v))).collect();
         let count = derived.result as usize + 1;
-        match gs_ir::infer::infer_facts(&decl, &facts, &derived.attrs, &[], count) {
-            Err(e) => self.misfit(&decl, &facts, &e.0, *span),
+        match gs_ir::infer::infer_facts(decl, &facts, &derived.attrs, &[], count) {
+            Err(e) => self.misfit(decl, &facts, &e.0, *span),
             // How many results there are together is not said, and the types may depend on that.
             Ok(_) if decl.results.last().is_some_and(|r| r.arity == Arity::Variadic) => {}
             Ok(results) => {
@@ -370,7 +370,7 @@ impl Parser<'_, '_, '_, '_> {
         let token = self.c.token();
         if self.c.at(K::Str) {
             let name = self.c.string()?.into_owned();
-            let Some(kind) = self.rw.registry().kind("opaque") else {
+            let Some(kind) = self.registry.kind("opaque") else {
                 let message = format!("{} is no operator of this registry", quoted(&name));
                 let span = self.c.span_of(token);
                 self.c.error(Diagnostic::error("GS0205", message).label(span, ""));
@@ -383,11 +383,11 @@ impl Parser<'_, '_, '_, '_> {
         }
         self.c.bump();
         let name = self.c.text_of(token);
-        if let Some(kind) = self.rw.registry().kind(name) {
+        if let Some(kind) = self.registry.kind(name) {
             return Some((kind, None));
         }
         let d = Diagnostic::error("GS0205", format!("there is no operator `{name}`")).label(self.c.span_of(token), "");
-        let near = closest(name, self.rw.registry().iter().map(|(_, decl)| decl.name));
+        let near = closest(name, self.registry.iter().map(|(_, decl)| decl.name));
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => "an operator that is not declared is written in quotes, like `\"domain::Name\"(...)`".to_owned(),

@@ -12,21 +12,26 @@ use crate::quote::quoted;
 use crate::span::Span;
 use gs_ir::infer::{infer_facts, infer_op};
 use gs_ir::registry::{Arity, Regions};
-use gs_ir::{At, Attr, AttrSet, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, Sym, Type, ValueId};
+use gs_ir::{At, Attr, AttrSet, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, OpKind, Sym, Type, ValueId};
+use smallvec::{SmallVec, smallvec};
 
-/// An operation as it stands in the text.
+/// An operation as it stands in the text, without its results.
 struct Statement {
-    results: Vec<Token>,
-    kind: gs_ir::OpKind,
+    kind: OpKind,
     name_span: Span,
-    operands: Vec<Option<ValueId>>,
+    operands: SmallVec<[Option<ValueId>; 4]>,
     /// Whether every operand was found.
     whole: bool,
+    /// `None` where they were wrong.
     attrs: Option<AttrSet>,
     /// The stated types; `None` in place of an omitted result, and no entries where none were stated.
-    types: Vec<(Option<Type>, Span)>,
-    source: Vec<Sym>,
+    types: SmallVec<[(Option<Type>, Span); 1]>,
+    source: SmallVec<[Sym; 2]>,
 }
+
+/// The tokens that name the results: values, or `_` where one is omitted.
+type Results = SmallVec<[Token; 2]>;
+type Types = SmallVec<[Type; 1]>;
 
 impl Parser<'_, '_, '_, '_> {
     /// One operation with its regions.
@@ -34,32 +39,28 @@ impl Parser<'_, '_, '_, '_> {
         let start = self.c.token();
         let results = self.result_list()?;
         // What uses the results of an operation that has errors is not wrong for that.
-        let Some(statement) = self.statement(results.clone()) else {
-            let types = vec![Type::Any; results.len()];
-            self.make(graph, None, &[], AttrSet::new(), &types, &results);
+        let Some(mut s) = self.statement() else {
+            self.make(graph, None, &[], AttrSet::new(), &vec![Type::Any; results.len()], &results);
             return None;
         };
         let span = self.c.span_from(start);
-        let decl = *self.rw.registry().decl(statement.kind);
-        let has_regions = self.c.at_word("region");
-        let types = self.types_of(&decl, &statement, has_regions);
-        let kind = statement.attrs.is_some().then_some(statement.kind);
-        let attrs = statement.attrs.clone().unwrap_or_default();
-        let op = self.make(graph, kind, &statement.operands, attrs, &types, &results);
-        if !statement.source.is_empty() {
-            self.rw.set_source(op, &statement.source);
+        let decl = self.registry.decl(s.kind);
+        let with_regions = decl.regions != Regions::None || self.c.at_word("region");
+        let types = self.types_of(decl, &s, &results, with_regions);
+        let kind = s.attrs.is_some().then_some(s.kind);
+        let attrs = s.attrs.as_mut().map(std::mem::take).unwrap_or_default();
+        let op = self.make(graph, kind, &s.operands, attrs, &types, &results);
+        if !s.source.is_empty() {
+            self.rw.set_source(op, &s.source);
         }
         if let Some(place) = self.op_spans.get_mut(op.index()) {
             *place = span;
         }
-        if has_regions || decl.regions != Regions::None {
-            self.regions(op, &decl, &statement, depth)?;
-        }
-        Some(())
+        if with_regions { self.regions(op, decl, &s, &results, depth) } else { Some(()) }
     }
 
-    fn result_list(&mut self) -> Option<Vec<Token>> {
-        let mut results = Vec::new();
+    fn result_list(&mut self) -> Option<Results> {
+        let mut results = Results::new();
         if !matches!(self.c.kind(), K::Value | K::Underscore) {
             return Some(results);
         }
@@ -75,18 +76,18 @@ impl Parser<'_, '_, '_, '_> {
         }
     }
 
-    fn statement(&mut self, results: Vec<Token>) -> Option<Statement> {
+    fn statement(&mut self) -> Option<Statement> {
         let name = self.c.token();
         let (kind, opaque) = match self.c.kind() {
             K::Ident | K::Str => self.op_kind()?,
             _ => return self.c.expected("an operation or `return`"),
         };
         let (operands, whole) = self.operands()?;
-        let decl = *self.rw.registry().decl(kind);
+        let decl = self.registry.decl(kind);
         let mut attrs = Some(AttrSet::new());
         if self.c.at(K::LBrace) {
             let before = self.c.diagnostics().len();
-            attrs = parse_attrs(self.c, &mut self.symbols, &mut self.rw, &decl);
+            attrs = parse_attrs(self.c, &mut self.symbols, &mut self.rw, decl);
             // Where the braces were read to their end, the rest of the statement can be read too.
             if attrs.is_none() && !self.read_to_the_end(before) {
                 return None;
@@ -95,10 +96,10 @@ impl Parser<'_, '_, '_, '_> {
         if let (Some(attrs), Some(name)) = (&mut attrs, opaque) {
             attrs.set(OPAQUE_NAME, Attr::str(&name));
         }
-        let types = if self.c.eat(K::Colon) { self.types()? } else { Vec::new() };
-        let source = if self.c.eat_word("from") { self.source()? } else { Vec::new() };
+        let types = if self.c.eat(K::Colon) { self.types()? } else { SmallVec::new() };
+        let source = if self.c.eat_word("from") { self.source()? } else { SmallVec::new() };
         let name_span = self.c.span_of(name);
-        Some(Statement { results, kind, name_span, operands, whole, attrs, types, source })
+        Some(Statement { kind, name_span, operands, whole, attrs, types, source })
     }
 
     /// Whether the last of the new diagnostics is about the meaning of attributes, not their form.
@@ -107,9 +108,9 @@ impl Parser<'_, '_, '_, '_> {
         new.iter().all(|d| matches!(d.code, "GS0120" | "GS0121" | "GS0122"))
     }
 
-    fn operands(&mut self) -> Option<(Vec<Option<ValueId>>, bool)> {
+    fn operands(&mut self) -> Option<(SmallVec<[Option<ValueId>; 4]>, bool)> {
         self.c.expect(K::LParen)?;
-        let mut operands = Vec::with_capacity(4);
+        let mut operands = SmallVec::new();
         let mut whole = true;
         while !self.c.at(K::RParen) {
             if self.c.eat(K::Underscore) {
@@ -129,8 +130,8 @@ impl Parser<'_, '_, '_, '_> {
         }
     }
 
-    fn types(&mut self) -> Option<Vec<(Option<Type>, Span)>> {
-        let mut types = Vec::with_capacity(1);
+    fn types(&mut self) -> Option<SmallVec<[(Option<Type>, Span); 1]>> {
+        let mut types = SmallVec::new();
         loop {
             let start = self.c.token();
             let ty = match self.c.eat(K::Underscore) {
@@ -144,8 +145,8 @@ impl Parser<'_, '_, '_, '_> {
         }
     }
 
-    fn source(&mut self) -> Option<Vec<Sym>> {
-        let mut names = Vec::with_capacity(1);
+    fn source(&mut self) -> Option<SmallVec<[Sym; 2]>> {
+        let mut names = SmallVec::new();
         loop {
             let name = self.c.string()?;
             names.push(self.rw.intern(&name));
@@ -156,45 +157,49 @@ impl Parser<'_, '_, '_, '_> {
     }
 
     /// The types of the results: stated, checked against inference; inferred where none are stated.
-    fn types_of(&mut self, decl: &OpDecl, s: &Statement, has_regions: bool) -> Vec<Type> {
-        let count = s.results.len();
-        let mut types = vec![Type::Any; count];
+    fn types_of(&mut self, decl: &OpDecl, s: &Statement, results: &Results, with_regions: bool) -> Types {
+        let count = results.len();
+        let mut types: Types = smallvec![Type::Any; count];
         if !s.types.is_empty() && s.types.len() != count {
             let message = format!("the number of types ({}) is not that of results ({count})", s.types.len());
             let d = Diagnostic::error("GS0207", message).label(s.types.first().map_or(s.name_span, |t| t.1), "");
             self.c.error(d);
             return types;
         }
-        for ((ty, (stated, span)), result) in types.iter_mut().zip(&s.types).zip(&s.results) {
+        for ((ty, (stated, span)), result) in types.iter_mut().zip(&s.types).zip(results) {
             let omitted = result.kind == K::Underscore;
             if omitted != stated.is_none() {
                 let d = Diagnostic::error("GS0207", "a result that is omitted (`_`) has `_` as its type, and no other");
                 self.c.error(d.label(*span, ""));
             }
             if let Some(stated) = stated {
-                *ty = stated.clone();
+                ty.clone_from(stated);
             }
         }
         let Some(attrs) = s.attrs.as_ref().filter(|_| s.whole) else { return types };
-        let ok = self.check_results(decl, s)
+        let ok = self.check_results(decl, s, count)
             & self.check_present(decl, &s.operands, s.name_span)
             & self.check_attrs(decl, attrs, s.name_span);
         // With regions the types depend on what they return, which is not read yet.
-        if ok && !has_regions && decl.regions == Regions::None {
-            self.infer(decl, s, attrs, &mut types);
+        if ok && !with_regions {
+            self.infer(decl, s, attrs, results, &mut types);
         }
         types
     }
 
-    fn infer(&mut self, decl: &OpDecl, s: &Statement, attrs: &AttrSet, types: &mut [Type]) {
+    fn infer(&mut self, decl: &OpDecl, s: &Statement, attrs: &AttrSet, results: &Results, types: &mut [Type]) {
         let mut facts = std::mem::take(&mut self.facts);
         facts.clear();
         facts.extend(s.operands.iter().map(|v| v.map(|v| self.fact(v))));
         match infer_facts(decl, &facts, attrs, &[], types.len()) {
             Err(e) => self.misfit(decl, &facts, &e.0, s.name_span),
-            Ok(results) => {
-                for (i, fact) in results.into_iter().enumerate() {
-                    self.take_fact(decl, s, i, fact, types);
+            Ok(found) => {
+                for (i, fact) in found.into_iter().enumerate() {
+                    if fact.known.is_some() {
+                        // The value does not exist yet; it is made right after.
+                        self.new_known.push((i, fact.known));
+                    }
+                    self.take_type(decl, s, results, i, fact.ty, types);
                 }
             }
         }
@@ -206,22 +211,16 @@ impl Parser<'_, '_, '_, '_> {
         Fact { ty: self.rw.type_of(value).clone(), known }
     }
 
-    /// Compares an inferred result with the stated type, or takes it where none is stated.
-    fn take_fact(&mut self, decl: &OpDecl, s: &Statement, index: usize, fact: Fact, types: &mut [Type]) {
-        let (Some(ty), Some(result)) = (types.get_mut(index), s.results.get(index)) else { return };
-        if fact.known.is_some() && result.kind == K::Value {
-            // The value does not exist yet: values are made in the order of the text.
-            self.new_known.push((index, fact.known));
-        }
-        match s.types.get(index) {
-            Some((Some(stated), span)) => {
-                if stated != &fact.ty && contradict(stated, &fact.ty) {
-                    let what = format!("`{}`", self.c.text_of(*result));
-                    self.check_type(&what, stated, *span, &fact.ty, decl.name);
-                }
+    /// Compares the inferred type of a result with the stated one, or takes it where none is stated.
+    fn take_type(&mut self, decl: &OpDecl, s: &Statement, results: &Results, i: usize, found: Type, types: &mut [Type]) {
+        let (Some(ty), Some(result)) = (types.get_mut(i), results.get(i)) else { return };
+        match s.types.get(i) {
+            Some((Some(stated), span)) if *stated != found && contradict(stated, &found) => {
+                let what = format!("`{}`", self.c.text_of(*result));
+                self.check_type(&what, stated, *span, &found, decl.name);
             }
-            Some((None, _)) => {}
-            None => *ty = self.settled(fact.ty),
+            Some(_) => {}
+            None => *ty = self.settled(found),
         }
     }
 
@@ -239,13 +238,13 @@ impl Parser<'_, '_, '_, '_> {
     fn make(
         &mut self,
         graph: GraphId,
-        kind: Option<gs_ir::OpKind>,
+        kind: Option<OpKind>,
         operands: &[Option<ValueId>],
         attrs: AttrSet,
         types: &[Type],
-        results: &[Token],
+        results: &Results,
     ) -> OpId {
-        let kind = kind.or_else(|| self.rw.registry().kind("opaque")).unwrap_or(gs_ir::OpKind::from_index(0));
+        let kind = kind.or_else(|| self.registry.kind("opaque")).unwrap_or(OpKind::from_index(0));
         let op = self.rw.create_typed(kind, operands, attrs, types, At::End(graph));
         self.op_spans.resize(op.index() + 1, Span::default());
         for (i, token) in results.iter().enumerate() {
@@ -269,7 +268,7 @@ impl Parser<'_, '_, '_, '_> {
 
     // ---- regions ----
 
-    fn regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement, depth: usize) -> Option<()> {
+    fn regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement, results: &Results, depth: usize) -> Option<()> {
         let mut names: Vec<String> = Vec::new();
         while self.c.at_word("region") {
             self.c.bump();
@@ -294,21 +293,21 @@ impl Parser<'_, '_, '_, '_> {
             return Some(());
         }
         if s.whole && s.attrs.is_some() && !self.c.has_errors() {
-            self.infer_with_regions(op, decl, s);
+            self.infer_with_regions(op, decl, s, results);
         }
         Some(())
     }
 
-    fn infer_with_regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement) {
+    fn infer_with_regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement, results: &Results) {
         match infer_op(&self.rw, op) {
             Err(e) => {
                 let facts: Vec<Option<Fact>> = s.operands.iter().map(|v| v.map(|v| self.fact(v))).collect();
                 self.misfit(decl, &facts, &e.0, s.name_span);
             }
             Ok(facts) => {
-                let mut types = vec![Type::Any; s.results.len()];
+                let mut types = vec![Type::Any; results.len()];
                 for (i, fact) in facts.into_iter().enumerate() {
-                    self.take_fact(decl, s, i, Fact::of(fact.ty), &mut types);
+                    self.take_type(decl, s, results, i, fact.ty, &mut types);
                 }
                 if s.types.is_empty() {
                     let values: Vec<ValueId> = self.rw.op(op).results().to_vec();
@@ -324,8 +323,7 @@ impl Parser<'_, '_, '_, '_> {
 
     // ---- checks against the declaration ----
 
-    fn check_results(&mut self, decl: &OpDecl, s: &Statement) -> bool {
-        let given = s.results.len();
+    fn check_results(&mut self, decl: &OpDecl, s: &Statement, given: usize) -> bool {
         let most = if given == 0 { true } else { decl.result(given - 1).is_some() };
         let least = decl.results.iter().filter(|r| r.arity == Arity::One).count();
         if most && given >= least {

@@ -1,0 +1,499 @@
+//! What import and export do with the particular constructs of ONNX, on small models.
+
+mod support;
+
+use gs_ir::{Attr, Dim, Init, Role};
+use gs_onnx::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, SparseTensorProto,
+    TensorProto, TypeProto, attribute_type as at, data_type as dt,
+};
+use gs_onnx::{Error, ExportError, ExportOptions, NodeProblem, export};
+use support::*;
+
+fn function(
+    name: &str,
+    input: &[&str],
+    output: &[&str],
+    node: Vec<gs_onnx::proto::NodeProto>,
+) -> FunctionProto {
+    FunctionProto {
+        name: Some(name.to_owned()),
+        domain: Some("my".to_owned()),
+        input: strings(input),
+        output: strings(output),
+        node,
+        opset_import: vec![
+            OperatorSetIdProto { domain: Some(String::new()), version: Some(17) },
+            OperatorSetIdProto { domain: Some("my".to_owned()), version: Some(1) },
+        ],
+        ..Default::default()
+    }
+}
+
+fn calling(call: gs_onnx::proto::NodeProto, functions: Vec<FunctionProto>) -> ModelProto {
+    let mut m = model(17, graph(vec![call], vec![value("x", &["N", "4"])], vec![value("y", &["N", "4"])]));
+    m.opset_import.push(OperatorSetIdProto { domain: Some("my".to_owned()), version: Some(1) });
+    m.functions = functions;
+    m
+}
+
+#[test]
+fn calls_become_the_body_with_attributes_bound_and_inner_calls_expanded() {
+    let inner = function(
+        "scaled",
+        &["a", "unused"],
+        &["b"],
+        vec![with(node("LeakyRelu", &["a"], &["b"]), reference("alpha", at::FLOAT, "slope"))],
+    );
+    let outer = FunctionProto {
+        attribute_proto: vec![float("slope", 0.25)],
+        ..function(
+            "outer",
+            &["p"],
+            &["r"],
+            vec![
+                in_domain("my", with(node("scaled", &["p"], &["q"]), reference("slope", at::FLOAT, "slope"))),
+                node("Neg", &["q"], &["r"]),
+            ],
+        )
+    };
+    let call = named("call", in_domain("my", node("outer", &["x"], &["y"])));
+    let module = read_ok(&calling(call, vec![inner, outer]));
+    assert_eq!(op_names(&module), ["leaky_relu", "neg"]);
+    let ops = module.all_ops();
+    assert_eq!(module.attrs_of(ops[0]).float("alpha", 0.0), 0.25);
+    assert!(ops.iter().all(|&op| module.label(op) == "call"), "all of the body stands for the call");
+    let written = write(&module);
+    assert!(written.functions.is_empty());
+    assert_eq!(main_graph(&written).node[1].output, ["y"]);
+}
+
+#[test]
+fn endless_functions_are_an_error() {
+    let again = function("f", &["a"], &["b"], vec![in_domain("my", node("f", &["a"], &["b"]))]);
+    let result = read(&calling(in_domain("my", node("f", &["x"], &["y"])), vec![again]));
+    assert!(matches!(result, Err(Error::Node { problem: NodeProblem::Recursion(_), .. })));
+    // Each calls the next twice: 2^30 nodes from thirty functions.
+    let doubling = |i: usize| {
+        let next = format!("f{}", i + 1);
+        let op = |a: &str, b: &str| match i {
+            30 => node("Neg", &[a], &[b]),
+            _ => in_domain("my", node(&next, &[a], &[b])),
+        };
+        function(&format!("f{i}"), &["a"], &["c"], vec![op("a", "b"), op("b", "c")])
+    };
+    let result =
+        read(&calling(in_domain("my", node("f0", &["x"], &["y"])), (0..=30).map(doubling).collect()));
+    assert!(matches!(result, Err(Error::Node { problem: NodeProblem::Recursion(_), .. })));
+}
+
+#[test]
+fn regions_capture_outer_values_and_bring_their_own_weights() {
+    let branch = |name: &str, op: &str| {
+        GraphProto {
+            initializer: vec![f32s("w", &[4], &[1.0, 2.0, 3.0, 4.0])],
+            ..graph(
+                vec![node(op, &["h", "w"], &["r"])],
+                vec![],
+                vec![gs_onnx::proto::ValueInfoProto { name: Some("r".to_owned()), ..Default::default() }],
+            )
+        }
+        .renamed(name)
+    };
+    let choose = with(
+        with(named("choose", node("If", &["c"], &["y"])), graph_attr("then_branch", branch("t", "Add"))),
+        graph_attr("else_branch", branch("e", "Mul")),
+    );
+    let m = model(
+        17,
+        graph(
+            vec![node("Relu", &["x"], &["h"]), choose],
+            vec![value("x", &["N", "4"]), typed("c", dt::BOOL, &[])],
+            vec![value("y", &["N", "4"])],
+        ),
+    );
+    let module = read_ok(&m);
+    assert_eq!(op_names(&module), ["relu", "if", "add", "mul"]);
+    assert_eq!(module.globals().count(), 2, "one weight for each branch");
+    let written = write(&module);
+    let g = main_graph(&written);
+    assert_eq!(g.node[1].attribute.len(), 2);
+    let names: Vec<&str> = g.initializer.iter().map(TensorProto::name).collect();
+    assert_eq!(names, ["w", "w.1"], "weights of regions have names of their own");
+}
+
+trait Renamed {
+    fn renamed(self, name: &str) -> Self;
+}
+
+impl Renamed for GraphProto {
+    fn renamed(self, name: &str) -> Self {
+        GraphProto { name: Some(name.to_owned()), ..self }
+    }
+}
+
+/// `x [N, T, 8]` to `[Shape(x)[0], Shape(x)[1], 2, 4]`, computed as exporters do.
+fn computed_reshape() -> GraphProto {
+    let mut g = graph(
+        vec![
+            node("Shape", &["x"], &["s"]),
+            with(named("pick", node("Gather", &["s", "01"], &["front"])), int("axis", 0)),
+            with(node("Concat", &["front", "tail"], &["target"]), int("axis", 0)),
+            named("view", node("Reshape", &["x", "target"], &["y"])),
+        ],
+        vec![value("x", &["N", "T", "8"])],
+        vec![value("y", &["N", "T", "2", "4"])],
+    );
+    g.initializer = vec![i64s("01", &[2], &[0, 1]), i64s("tail", &[2], &[2, 4])];
+    g
+}
+
+#[test]
+fn a_computed_target_becomes_an_attribute_and_its_computation_goes() {
+    let module = read_ok(&model(17, computed_reshape()));
+    assert_eq!(op_names(&module), ["reshape"]);
+    let view = module.all_ops()[0];
+    let shape = module.attrs_of(view).dims("shape").expect("shape");
+    assert_eq!(shape[2..], [Dim::Const(2), Dim::Const(4)]);
+    assert!(shape[0].as_symbol().is_some() && shape[0] != shape[1]);
+    assert_eq!(gone(&module, "pick"), Some("static"));
+    assert_eq!(module.globals().count(), 0);
+    let written = write(&module);
+    assert_eq!(ops(&written), ["Reshape"]);
+    let target = &main_graph(&written).initializer[0];
+    assert_eq!((target.name(), target.raw_data.as_ref().map(|b| b.len())), ("view.shape", Some(32)));
+    assert_eq!(target.raw_data.as_ref().map(|b| b[..16].to_vec()), Some(vec![0; 16]), "0 copies an extent");
+}
+
+#[test]
+fn a_target_that_needs_another_tensors_extent_is_computed_again() {
+    let mut g = graph(
+        vec![
+            node("Shape", &["z"], &["s"]),
+            with(node("Concat", &["s", "rest"], &["target"]), int("axis", 0)),
+            named("view", node("Reshape", &["x", "target"], &["y"])),
+        ],
+        vec![value("x", &["N", "T"]), value("z", &["M"])],
+        vec![value("y", &["M", "K"])],
+    );
+    g.initializer = vec![i64s("rest", &[1], &[-1])];
+    let module = read_ok(&model(17, g));
+    assert_eq!(op_names(&module), ["reshape"]);
+    let written = write(&module);
+    assert_eq!(ops(&written), ["Shape", "Gather", "Concat", "Reshape"]);
+}
+
+#[test]
+fn a_shape_that_still_has_other_readers_stays() {
+    let mut g = computed_reshape();
+    g.output.push(typed("s", dt::INT64, &["3"]));
+    let module = read_ok(&model(17, g));
+    assert_eq!(op_names(&module), ["shape", "reshape"]);
+    assert_eq!(ops(&write(&module)), ["Shape", "Reshape"]);
+}
+
+#[test]
+fn an_operator_that_is_kept_blocks_another_version_only_where_it_changed() {
+    let prelu = |opset| {
+        let mut g = graph(
+            vec![named("act", node("PRelu", &["x", "slope"], &["y"]))],
+            vec![value("x", &["N", "4"])],
+            vec![value("y", &["N", "4"])],
+        );
+        g.initializer = vec![f32s("slope", &[1], &[0.1])];
+        model(opset, g)
+    };
+    let module = read_ok(&prelu(6));
+    assert!(kept(&module, "act").is_some_and(|why| why.contains('6')), "{:?}", kept(&module, "act"));
+    let blocked = export(&module, &ExportOptions { opset: Some(21) }).map(|_| ());
+    let expected = ExportError::Opaque { node: "act".into(), op: "ai.onnx::PRelu".into(), from: 6, to: 21 };
+    assert_eq!(blocked, Err(expected));
+
+    let lrn = with(named("lrn", node("LRN", &["x"], &["y"])), int("size", 3));
+    let g =
+        graph(vec![lrn], vec![value("x", &["1", "4", "2", "2"])], vec![value("y", &["1", "4", "2", "2"])]);
+    let written = write_in(&read_ok(&model(9, g)), Some(21));
+    assert_eq!(written.opset_import[0].version(), 21);
+    assert_eq!(written.ir_version(), 10, "the file format goes with the operator set");
+}
+
+#[test]
+fn a_version_without_an_operator_is_raised_to_the_first_that_has_it() {
+    let g = graph(
+        vec![node("Relu", &["x"], &["h"])],
+        vec![value("x", &["N", "4"])],
+        vec![value("h", &["N", "4"])],
+    );
+    let mut module = read_ok(&model(9, g));
+    let main = module.main().expect("main");
+    let h = module.graph(main).results().next().expect("result");
+    let mut rw = gs_ir::Rewriter::new(&mut module);
+    let y = rw.emit("hard_swish", &[h], Default::default(), gs_ir::At::End(main)).expect("hard_swish");
+    rw.set_result(main, 0, y);
+    let written = write(&module);
+    assert_eq!(written.opset_import[0].version(), 14);
+    assert_eq!(ops(&written), ["Relu", "HardSwish"]);
+    assert_eq!(main_graph(&written).output[0].name(), "h", "the interface keeps its name");
+    let asked = export(&module, &ExportOptions { opset: Some(9) }).map(|_| ());
+    assert!(matches!(asked, Err(ExportError::Version { version: 9, .. })), "{asked:?}");
+}
+
+fn gemm_of_old_format() -> ModelProto {
+    let mut g = graph(
+        vec![node("Gemm", &["x", "w", "b"], &["y"])],
+        vec![value("x", &["N", "2"]), value("w", &["2", "3"]), value("b", &["3"])],
+        vec![value("y", &["N", "3"])],
+    );
+    g.initializer = vec![f32s("w", &[2, 3], &[1.0; 6]), f32s("b", &[3], &[0.0; 3])];
+    ModelProto { ir_version: Some(3), ..model(9, g) }
+}
+
+#[test]
+fn old_files_list_weights_as_inputs_until_the_format_is_raised() {
+    let module = read_ok(&gemm_of_old_format());
+    let inputs =
+        |m: &ModelProto| -> Vec<String> { main_graph(m).input.iter().map(|i| i.name().to_owned()).collect() };
+    assert_eq!(inputs(&write(&module)), ["x", "w", "b"]);
+    assert_eq!(
+        inputs(&write_in(&module, Some(13))),
+        ["x"],
+        "from IR 4 on a listed weight could be overridden"
+    );
+}
+
+#[test]
+fn learned_weights_are_parameters_and_other_constants_are_not() {
+    let mut g = graph(
+        vec![
+            node("Transpose", &["wt"], &["w"]),
+            node("Gemm", &["x", "w", "b"], &["h"]),
+            node("Mul", &["h", "two"], &["y"]),
+        ],
+        vec![value("x", &["N", "2"])],
+        vec![value("y", &["N", "3"])],
+    );
+    g.initializer =
+        vec![f32s("wt", &[3, 2], &[1.0; 6]), f32s("b", &[3], &[0.0; 3]), f32s("two", &[], &[2.0])];
+    let module = read_ok(&model(13, g));
+    let roles: Vec<(&str, Role)> = module.globals().map(|(_, g)| (module.str(g.name), g.role)).collect();
+    assert_eq!(roles, [("wt", Role::Param), ("b", Role::Param), ("two", Role::Const)]);
+}
+
+#[test]
+fn weights_behind_identity_and_cast_are_globals_and_stay_narrow_in_the_file() {
+    let half = TensorProto {
+        name: Some("w16".to_owned()),
+        dims: vec![2, 2],
+        data_type: Some(dt::FLOAT16),
+        int32_data: vec![0x3c00, 0x4000, 0x4200, 0x4400],
+        ..Default::default()
+    };
+    let mut g = graph(
+        vec![
+            named("same", node("Identity", &["w16"], &["alias"])),
+            with(named("widen", node("Cast", &["alias"], &["w"])), int("to", 1)),
+            node("MatMul", &["x", "w"], &["y"]),
+        ],
+        vec![value("x", &["N", "2"])],
+        vec![value("y", &["N", "2"])],
+    );
+    g.initializer = vec![half];
+    let module = read_ok(&model(13, g));
+    assert_eq!(op_names(&module), ["matmul"]);
+    assert_eq!((gone(&module, "same"), gone(&module, "widen")), (Some("alias"), Some("derived")));
+    let w = module.global_named("w").map(|id| module.global(id)).expect("derived weight");
+    assert!(matches!(w.init, Init::Derived(_)) && w.role == Role::Param && w.trainable);
+    let written = write(&module);
+    assert_eq!(ops(&written), ["Cast", "MatMul"]);
+    assert_eq!(main_graph(&written).initializer[0].data_type(), dt::FLOAT16);
+}
+
+#[test]
+fn large_uniform_weights_stay_small_in_the_file() {
+    let mut g = graph(
+        vec![
+            with(
+                named("fill", node("ConstantOfShape", &["dims"], &["w"])),
+                tensor_attr("value", f32s("", &[1], &[0.5])),
+            ),
+            node("MatMul", &["x", "w"], &["y"]),
+        ],
+        vec![value("x", &["N", "1000"])],
+        vec![value("y", &["N", "1000"])],
+    );
+    g.initializer = vec![i64s("dims", &[2], &[1000, 1000])];
+    let module = read_ok(&model(9, g));
+    let w = module.global_named("w").map(|id| module.global(id)).expect("weight");
+    assert!(matches!(w.init, Init::Splat(_)) && w.role == Role::Param);
+    assert_eq!(gone(&module, "fill"), Some("constant"));
+    let written = write(&module);
+    assert_eq!(ops(&written), ["ConstantOfShape", "MatMul"]);
+}
+
+#[test]
+fn constants_come_in_every_form() {
+    let sparse = SparseTensorProto {
+        values: Some(f32s("", &[2], &[5.0, 7.0])),
+        indices: Some(i64s("", &[2, 2], &[0, 1, 1, 0])),
+        dims: vec![2, 2],
+    };
+    let attr = |name: &str, kind| AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(kind),
+        ..Default::default()
+    };
+    let forms = [
+        (tensor_attr("value", f32s("", &[1], &[1.5])), vec![1], 1.5f32.to_le_bytes().to_vec()),
+        (float("value_float", 2.5), vec![], 2.5f32.to_le_bytes().to_vec()),
+        (int("value_int", 3), vec![], 3i64.to_le_bytes().to_vec()),
+        (ints("value_ints", &[4, 5]), vec![2], [4i64.to_le_bytes(), 5i64.to_le_bytes()].concat()),
+        (
+            AttributeProto {
+                sparse_tensor: Some(Box::new(sparse)),
+                ..attr("sparse_value", at::SPARSE_TENSOR)
+            },
+            vec![2, 2],
+            [0.0f32, 5.0, 7.0, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ),
+    ];
+    for (attribute, dims, bytes) in forms {
+        let nodes = vec![with(node("Constant", &[], &["c"]), attribute), node("Identity", &["c"], &["y"])];
+        let output = gs_onnx::proto::ValueInfoProto { name: Some("y".to_owned()), ..Default::default() };
+        let module = read_ok(&model(13, graph(nodes, vec![], vec![output])));
+        let (_, global) = module.globals().next().expect("global");
+        assert_eq!(module.ty(global.ty).as_tensor().and_then(|t| t.const_dims()), Some(dims));
+        assert!(matches!(&global.init, Init::Data(d) if d.bytes().is_some_and(|b| **b == bytes[..])));
+        assert_eq!(ops(&write(&module)), ["Identity"]);
+    }
+}
+
+#[test]
+fn unknown_operators_keep_everything_they_have() {
+    let strange = AttributeProto {
+        tp: Some(Box::new(TypeProto { denotation: Some("WHAT".to_owned()), ..Default::default() })),
+        name: Some("tp".to_owned()),
+        r#type: Some(at::TYPE_PROTO),
+        ..Default::default()
+    };
+    let bytes = AttributeProto {
+        s: Some(bytes::Bytes::from_static(&[0xff, 0xfe])),
+        name: Some("bytes".to_owned()),
+        r#type: Some(at::STRING),
+        ..Default::default()
+    };
+    let graphs = AttributeProto {
+        graphs: vec![
+            graph(vec![], vec![], vec![]),
+            graph(vec![node("Neg", &["x"], &["n"])], vec![], vec![value("n", &[])]),
+        ],
+        name: Some("graphs".to_owned()),
+        r#type: Some(at::GRAPHS),
+        ..Default::default()
+    };
+    let mut call = in_domain("their.domain", named("odd", node("Odd", &["x", "", "x", ""], &["y", "", "z"])));
+    call.attribute = vec![
+        bytes,
+        float("f", f32::NAN),
+        ints("is", &[]),
+        tensor_attr("t", f32s("", &[1], &[1.0])),
+        strange,
+        graphs,
+    ];
+    call.overload = Some("special".to_owned());
+    call.doc_string = Some("a remark".to_owned());
+    let m = model(
+        17,
+        graph(vec![call.clone()], vec![value("x", &["N"])], vec![value("y", &["N"]), value("z", &["N"])]),
+    );
+    let module = read_ok(&m);
+    assert_eq!(module.opaque_name(module.all_ops()[0]), Some("their.domain::Odd"));
+    let written = write(&module);
+    let back = &main_graph(&written).node[0];
+    assert_eq!((&back.input, &back.output, back.overload()), (&call.input, &call.output, "special"));
+    assert_eq!(back.doc_string(), "a remark");
+    let sorted = |n: &gs_onnx::proto::NodeProto| {
+        let mut names: Vec<(String, i32)> =
+            n.attribute.iter().map(|a| (a.name().to_owned(), a.r#type())).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(sorted(back), sorted(&call));
+    let kept_type = back.attribute.iter().find_map(|a| a.tp.as_ref()).expect("type");
+    assert_eq!(kept_type.denotation(), "WHAT");
+    assert_eq!(back.attribute.iter().map(|a| a.graphs.len()).sum::<usize>(), 2);
+}
+
+#[test]
+fn contradictions_name_the_node() {
+    let reads_nothing =
+        graph(vec![named("n", node("Neg", &["nowhere"], &["y"]))], vec![], vec![value("y", &[])]);
+    let text = read(&model(17, reads_nothing)).map(|_| ()).expect_err("unknown value").to_string();
+    assert!(text.contains("'n'") && text.contains("'nowhere'"), "{text}");
+    let twice = graph(
+        vec![node("Neg", &["x"], &["y"]), node("Abs", &["x"], &["y"])],
+        vec![value("x", &["1"])],
+        vec![value("y", &["1"])],
+    );
+    let result = read(&model(17, twice)).map(|_| ());
+    assert!(matches!(result, Err(Error::Node { problem: NodeProblem::Redefined(_), .. })));
+    let no_output = graph(vec![], vec![value("x", &["1"])], vec![value("y", &["1"])]);
+    assert!(matches!(read(&model(17, no_output)), Err(Error::Graph { .. })));
+}
+
+#[test]
+fn outputs_that_are_inputs_weights_or_the_same_value_keep_their_names() {
+    let mut g = graph(
+        vec![node("Relu", &["x"], &["y"])],
+        vec![value("x", &["2"])],
+        vec![value("y", &["2"]), value("x", &["2"]), value("w", &["2"])],
+    );
+    g.initializer = vec![f32s("w", &[2], &[1.0, 2.0])];
+    let mut module = read_ok(&model(17, g));
+    assert_eq!(ops(&write(&module)), ["Relu"]);
+    let main = module.main().expect("main");
+    let y = module.graph(main).results().next().expect("result");
+    let mut rw = gs_ir::Rewriter::new(&mut module);
+    rw.set_result(main, 1, y);
+    let written = write(&module);
+    let names: Vec<&str> = main_graph(&written).output.iter().map(|o| o.name()).collect();
+    assert_eq!(ops(&written), ["Relu", "Identity"]);
+    assert_eq!(names[0], "y");
+}
+
+#[test]
+fn the_same_symbol_is_one_dimension_and_unnamed_ones_are_none() {
+    let g = graph(
+        vec![node("Identity", &["a"], &["y"])],
+        vec![value("a", &["N", "-1"]), value("b", &["N", "?"])],
+        vec![value("y", &["N", "-1"])],
+    );
+    let module = read_ok(&model(17, g));
+    let dims = |i: usize| {
+        let p = module.graph(module.main().expect("main")).params()[i];
+        module.type_of(p).dims().expect("rank").to_vec()
+    };
+    assert_eq!(dims(0)[0], dims(1)[0]);
+    assert_ne!(dims(0)[1], dims(1)[1]);
+    write(&module);
+}
+
+#[test]
+fn static_operands_become_attributes_of_the_declared_kind() {
+    let mut g = graph(
+        vec![named("limit", node("Clip", &["x", "low"], &["y"]))],
+        vec![typed("x", dt::FLOAT16, &["N"])],
+        vec![typed("y", dt::FLOAT16, &["N"])],
+    );
+    g.initializer = vec![TensorProto {
+        name: Some("low".to_owned()),
+        data_type: Some(dt::FLOAT16),
+        int32_data: vec![0xc000],
+        ..Default::default()
+    }];
+    let module = read_ok(&model(17, g));
+    let clip = module.all_ops()[0];
+    assert_eq!(module.attrs_of(clip).get("min"), Some(&Attr::float(-2.0)));
+    let written = write(&module);
+    let low = &main_graph(&written).initializer[0];
+    assert_eq!((low.name(), low.data_type(), low.dims.len()), ("limit.min", dt::FLOAT16, 0));
+}

@@ -1,0 +1,116 @@
+//! Passes that are rule files: `canonicalize` and `fold-bn`.
+
+use super::{fold_constants, remove_dead};
+use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
+use crate::rules::{GreedyOptions, NoEnv, RuleFunctions, RuleSet, greedy};
+use gs_ir::{Module, OpId, Phase, Rewriter};
+use gs_text::gsr::Strictness;
+use gs_text::{SourceMap, Style};
+
+/// Cancelling of transposes, reshapes and the like.
+const LAYOUT_RULES: &str = include_str!("../../rules/layout.gsr");
+/// Simpler forms of the same computation.
+const CANONICALIZE_RULES: &str = include_str!("../../rules/canonicalize.gsr");
+/// Batch normalisation into the layer before it.
+const FOLD_BN_RULES: &str = include_str!("../../rules/fold-bn.gsr");
+/// Motion and cancelling of quantize and dequantize.
+pub const QDQ_RULES: &str = include_str!("../../rules/qdq.gsr");
+
+/// The shipped rule files of this crate: name and text.
+pub const SHIPPED_RULES: &[(&str, &str)] = &[
+    ("layout", LAYOUT_RULES),
+    ("canonicalize", CANONICALIZE_RULES),
+    ("fold-bn", FOLD_BN_RULES),
+    ("qdq", QDQ_RULES),
+];
+
+/// Runs a shipped rule file with the greedy driver.
+fn run(name: &str, text: &str, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+    let rules = RuleSet::parse(name, text, module.registry(), &RuleFunctions::builtin())
+        .map_err(|d| gs_text::render_all(&d, &SourceMap::single(name, text), Style::Plain))?;
+    let options = GreedyOptions { max_rewrites: context.fuel, leave: Strictness::Real, ..GreedyOptions::default() };
+    let stats = greedy(module, &rules, &options, &NoEnv);
+    if let Some(fuel) = &mut context.fuel {
+        *fuel = fuel.saturating_sub(stats.rewrites);
+    }
+    for refused in &stats.refused {
+        context.remark(&refused.rule, &refused.op, refused.reason.clone());
+    }
+    let mut report = PassReport::counting(stats.by_rule.iter().map(|(n, c)| (n.as_str(), *c as usize)));
+    if let Some(limit) = stats.limit {
+        report.notes.push(format!("{name}: {limit}"));
+    }
+    Ok(report)
+}
+
+/// The pass `canonicalize`.
+pub struct Canonicalize;
+
+impl Pass for Canonicalize {
+    fn info(&self) -> &'static PassInfo {
+        &PassInfo {
+            name: "canonicalize",
+            doc: "bring operations into their simplest form and remove what does nothing",
+            options: &[],
+            accepts: &Phase::ALL,
+            produces: None,
+        }
+    }
+
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let mut report = PassReport::counting([("operations folded", fold_constants(module))]);
+        report.absorb(run("canonicalize", CANONICALIZE_RULES, module, context)?);
+        report.absorb(run("layout", LAYOUT_RULES, module, context)?);
+        let (ops, globals) = remove_dead(module);
+        report.absorb(PassReport::counting([("operations removed", ops), ("globals removed", globals)]));
+        Ok(report)
+    }
+}
+
+/// The pass `fold-bn`.
+pub struct FoldBn;
+
+impl Pass for FoldBn {
+    fn info(&self) -> &'static PassInfo {
+        &PassInfo {
+            name: "fold-bn",
+            doc: "fold batch normalisation into the layer before it",
+            options: &[],
+            accepts: &[Phase::Float],
+            produces: None,
+        }
+    }
+
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let mut report = run("fold-bn", FOLD_BN_RULES, module, context)?;
+        report.absorb(PassReport::counting([("operations folded", fold_constants(module))]));
+        note_left(module);
+        let (ops, globals) = remove_dead(module);
+        report.absorb(PassReport::counting([("operations removed", ops), ("globals removed", globals)]));
+        Ok(report)
+    }
+}
+
+/// Notes every batch normalisation that could not be folded, with the reason.
+fn note_left(module: &mut Module) {
+    let left: Vec<OpId> = module.all_ops().into_iter().filter(|&op| module.is(op, "batch_norm")).collect();
+    let mut rewriter = Rewriter::new(module);
+    for op in left {
+        let reason = why_not_folded(&rewriter, op);
+        let entry = rewriter.entry("not-folded", "fold-bn", None, Some(&reason));
+        for name in rewriter.source_of(op).to_vec() {
+            rewriter.kept.insert(name, entry.clone());
+        }
+    }
+}
+
+fn why_not_folded(m: &Module, op: OpId) -> String {
+    let Some(input) = m.op(op).operand(0) else { return "it has no input".to_owned() };
+    match m.producer(input) {
+        None => "it reads an input of the network, not the result of a layer with weights".to_owned(),
+        Some(p) if m.value(input).uses().len() > 1 => {
+            format!("the result of {} \"{}\" before it is read elsewhere too", m.op_name(p), m.label(p))
+        }
+        Some(p) => format!("{} \"{}\" before it has no constant weight to fold into", m.op_name(p), m.label(p)),
+    }
+}
