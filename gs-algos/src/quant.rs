@@ -376,18 +376,19 @@ impl QuantParams {
         ((self.int.qmin() - self.zero_point) as f32, (self.int.qmax() - self.zero_point) as f32)
     }
 
-    /// Code minus zero point. Clamping before rounding gives the same as after, since the bounds are
-    /// whole, and keeps the value small enough for [`ROUND`].
+    /// Code minus zero point, as a whole float and never -0. Clamping before rounding gives the same as
+    /// after, since the bounds are whole, and keeps the value small enough for [`ROUND`].
     #[inline(always)]
-    fn steps(self, x: f32, (low, high): (f32, f32)) -> i32 {
+    fn steps(self, x: f32, (low, high): (f32, f32)) -> f32 {
         let v = (x / self.scale).clamp(low, high);
-        ((v + ROUND) - ROUND) as i32
+        let rounded = (v + ROUND) - ROUND;
+        if rounded.is_nan() { 0.0 } else { rounded }
     }
 
     /// The code of one value: divide, round half to even, add the zero point, clamp. NaN gives the zero
     /// point, infinities the outermost codes.
     pub fn quantize_one(self, x: f32) -> i32 {
-        self.steps(x, self.step_bounds()) + self.zero_point
+        self.steps(x, self.step_bounds()) as i32 + self.zero_point
     }
 
     /// The value of a code.
@@ -397,13 +398,13 @@ impl QuantParams {
 
     /// The nearest value of the grid.
     pub fn fake_quant_one(self, x: f32) -> f32 {
-        self.steps(x, self.step_bounds()) as f32 * self.scale
+        self.steps(x, self.step_bounds()) * self.scale
     }
 
     /// The codes of `values`.
     pub fn quantize(self, values: &[f32]) -> Vec<i32> {
         let bounds = self.step_bounds();
-        values.iter().map(|&x| self.steps(x, bounds) + self.zero_point).collect()
+        values.iter().map(|&x| self.steps(x, bounds) as i32 + self.zero_point).collect()
     }
 
     /// The values of `codes`.
@@ -415,7 +416,7 @@ impl QuantParams {
     pub fn fake_quant_in_place(self, values: &mut [f32]) {
         let bounds = self.step_bounds();
         for x in values {
-            *x = self.steps(*x, bounds) as f32 * self.scale;
+            *x = self.steps(*x, bounds) * self.scale;
         }
     }
 

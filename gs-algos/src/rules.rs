@@ -81,6 +81,17 @@ const TABLE: &[Function] = &[
     )
     .on_graphs_only(),
     Function::attr(
+        "output_axis",
+        &[Param::Op],
+        Gives::Kind(AttrKind::Int),
+        "the axis of the weight along which the output channels of a layer lie",
+        |ctx, args| {
+            let axis = gs_passes::grid::channel_axis(ctx.graph()?.module, args[0].op()?);
+            axis.map(|a| Some(Attr::Int(a as i64))).ok_or_else(|| "it has no output channels".to_owned())
+        },
+    )
+    .on_graphs_only(),
+    Function::attr(
         "vector_axis",
         &[Param::Value, Param::Int],
         Gives::Kind(AttrKind::Int),

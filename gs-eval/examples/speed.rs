@@ -2,7 +2,9 @@
 //! `cargo run --release -p gs-eval --example speed`
 
 use gs_eval::{Evaluator, Executor, Tensor};
-use gs_ir::{At, Attr, AttrSet, Distribution, ElemType, FloatBits, GraphId, Init, Literal, Module, NewGlobal};
+use gs_ir::{
+    At, Attr, AttrSet, Distribution, ElemType, FloatBits, GraphId, Init, Literal, Module, NewGlobal,
+};
 use gs_ir::{Rewriter, Role, Type, ValueId};
 use std::io::Write;
 use std::time::Instant;
@@ -26,8 +28,14 @@ fn network(integer: bool) -> Result<(Module, GraphId), Error> {
     let graph = rw.add_graph("main");
     let elem = if integer { ElemType::U8 } else { ElemType::F32 };
     let mut x = rw.add_param(graph, "x", Type::tensor(elem, [n, 16.into(), 32.into(), 32.into()]));
-    let (scale, zero) = (scalar(&mut rw, 0.05), constant(&mut rw, Type::fixed(ElemType::U8, &[]), Init::Splat([3].into_iter().collect())));
-    let (w_scale, w_zero) = (scalar(&mut rw, 0.01), constant(&mut rw, Type::fixed(ElemType::I8, &[]), Init::Splat([0].into_iter().collect())));
+    let (scale, zero) = (
+        scalar(&mut rw, 0.05),
+        constant(&mut rw, Type::fixed(ElemType::U8, &[]), Init::Splat([3].into_iter().collect())),
+    );
+    let (w_scale, w_zero) = (
+        scalar(&mut rw, 0.01),
+        constant(&mut rw, Type::fixed(ElemType::I8, &[]), Init::Splat([0].into_iter().collect())),
+    );
     for stage in 0..3u32 {
         for layer in 0..6 {
             let channels = 16i64 << stage;
@@ -68,7 +76,11 @@ fn main() -> Result<(), Error> {
         Evaluator::new().run(&module, graph, &[x], &[])?;
         let (time, macs) = (start.elapsed().as_secs_f64(), 41.3e6 * images as f64);
         let kind = if integer { "integer" } else { "float" };
-        writeln!(std::io::stdout(), "{kind}: {images} images in {time:.2} s, {:.2} G MAC/s", macs / time / 1e9)?;
+        writeln!(
+            std::io::stdout(),
+            "{kind}: {images} images in {time:.2} s, {:.2} G MAC/s",
+            macs / time / 1e9
+        )?;
     }
     Ok(())
 }

@@ -188,7 +188,13 @@ impl Requantizer {
     ///
     /// # Errors
     /// Where the arithmetic asks for a power of two and the ratio is none.
-    pub fn product(arith: &Arithmetic, s_x: f32, s_w: f32, s_y: f32, codes: Codes) -> Result<Self, NotAPowerOfTwo> {
+    pub fn product(
+        arith: &Arithmetic,
+        s_x: f32,
+        s_w: f32,
+        s_y: f32,
+        codes: Codes,
+    ) -> Result<Self, NotAPowerOfTwo> {
         let exact = f64::from(s_x) * f64::from(s_w) / f64::from(s_y);
         Self::new(arith, (s_x * s_w) / s_y, exact, codes)
     }
@@ -209,7 +215,9 @@ impl Requantizer {
     /// The code of a sum.
     pub fn apply(&self, acc: i64) -> i64 {
         match self.form {
-            Form::F32(ratio) => self.codes.shift_and_saturate(f64::from(self.rounding.f32(acc as f32 * ratio))),
+            Form::F32(ratio) => {
+                self.codes.shift_and_saturate(f64::from(self.rounding.f32(acc as f32 * ratio)))
+            }
             Form::Q31(fixed) => self.codes.clamp_sum(fixed.apply(acc, self.rounding)),
             Form::Shift(n) if n >= 0 => self.codes.clamp_sum(self.rounding.shift(acc, n.unsigned_abs())),
             Form::Shift(n) => {
@@ -277,7 +285,8 @@ mod tests {
 
     #[test]
     fn roundings() {
-        let cases = [(2.5, 2.0, 3.0, 3.0), (-2.5, -2.0, -2.0, -3.0), (3.5, 4.0, 4.0, 4.0), (-0.4, 0.0, 0.0, 0.0)];
+        let cases =
+            [(2.5, 2.0, 3.0, 3.0), (-2.5, -2.0, -2.0, -3.0), (3.5, 4.0, 4.0, 4.0), (-0.4, 0.0, 0.0, 0.0)];
         for (x, even, up, away) in cases {
             assert_eq!(Rounding::HalfEven.f64(x), even);
             assert_eq!(Rounding::HalfUp.f64(x), up);

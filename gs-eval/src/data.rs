@@ -113,7 +113,9 @@ impl InMemory {
         let samples = |t: &Tensor| t.dims().first().copied().unwrap_or(0);
         let len = fields.first().map_or(0, |(_, t)| samples(t));
         match fields.iter().find(|(_, t)| samples(t) != len || t.rank() == 0) {
-            Some((name, t)) => Err(DataError::Samples { field: name.clone(), expected: len, found: samples(t) }),
+            Some((name, t)) => {
+                Err(DataError::Samples { field: name.clone(), expected: len, found: samples(t) })
+            }
             None => Ok(Self { fields, len }),
         }
     }

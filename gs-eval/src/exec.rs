@@ -142,6 +142,9 @@ pub enum ExecError {
         /// The input or result that contradicts.
         value: String,
     },
+    /// An input or a global is larger than the executor's limit.
+    #[error("a tensor of extents {0:?} is larger than the limit")]
+    TooLarge(Vec<usize>),
     /// A tap on a value that the graph does not compute.
     #[error("value {0:?} was to be watched, but the graph does not compute it")]
     Tap(ValueId),

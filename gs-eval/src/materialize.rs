@@ -83,7 +83,8 @@ impl<'m> Materializer<'m> {
                 done.insert(top, self.plain(top)?);
                 continue;
             };
-            let missing: Vec<GlobalId> = derived.operands.iter().flatten().filter(|g| !done.contains_key(g)).copied().collect();
+            let missing: Vec<GlobalId> =
+                derived.operands.iter().flatten().filter(|g| !done.contains_key(g)).copied().collect();
             if missing.is_empty() {
                 let tensor = self.derive(top, derived, &done)?;
                 self.let_go(derived, &mut done);
@@ -147,7 +148,7 @@ impl<'m> Materializer<'m> {
         let (elem, dims) = self.declared(global)?;
         let made = match &self.module.global(global).init {
             Init::Absent | Init::Derived(_) => return Err(ContentsError::Absent(self.name(global))),
-            Init::Data(data) => Tensor::from_data(elem, dims, data),
+            Init::Data(data) => self.count(&dims).and_then(|_| Tensor::from_data(elem, dims, data)),
             Init::Splat(bytes) => self.count(&dims).and_then(|n| {
                 let one = Tensor::from_bytes(elem, [], bytes)?;
                 Tensor::new(elem, dims, one.storage().repeat(n))
@@ -163,7 +164,7 @@ impl<'m> Materializer<'m> {
     /// Number of elements within the limit, for contents that take no bytes in the file.
     fn count(&self, dims: &[usize]) -> Result<usize, TensorError> {
         let limit = self.evaluator.map_or(1 << 32, |e| e.limits().0);
-        let n = crate::tensor::count(dims).filter(|&n| n <= limit);
+        let n = crate::tensor::volume(dims).filter(|&n| n <= limit).and_then(|_| crate::tensor::count(dims));
         n.ok_or_else(|| TensorError::Count { dims: dims.to_vec(), found: 0 })
     }
 
@@ -180,8 +181,10 @@ impl<'m> Materializer<'m> {
             error: error.map(Box::new),
         };
         let builtin = || crate::ops::lookup(decl.name).map(crate::evaluator::Function::Builtin);
-        let function = self.evaluator.map_or_else(builtin, |e| e.function(decl.name)).ok_or_else(|| failed(None))?;
-        let operands: Vec<Option<Tensor>> = derived.operands.iter().map(|g| done.get(&(*g)?).cloned()).collect();
+        let function =
+            self.evaluator.map_or_else(builtin, |e| e.function(decl.name)).ok_or_else(|| failed(None))?;
+        let operands: Vec<Option<Tensor>> =
+            derived.operands.iter().map(|g| done.get(&(*g)?).cloned()).collect();
         let (elements, steps) = self.evaluator.map_or((1 << 32, u64::MAX), Evaluator::limits);
         let budget = Budget { elements, steps: Cell::new(steps) };
         let ty = self.module.ty(self.module.global(global).ty);

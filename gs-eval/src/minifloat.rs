@@ -178,7 +178,11 @@ mod tests {
                     assert!(from_bits(elem, to_bits(elem, x)).is_nan(), "{elem} {bits:#x}");
                 } else {
                     assert_eq!(to_bits(elem, x), bits, "{elem} {bits:#x} = {x}");
-                    assert_eq!(round_to(elem, f64::from(x), false).to_bits(), x.to_bits(), "{elem} {bits:#x}");
+                    assert_eq!(
+                        round_to(elem, f64::from(x), false).to_bits(),
+                        x.to_bits(),
+                        "{elem} {bits:#x}"
+                    );
                 }
             }
         }

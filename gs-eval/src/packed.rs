@@ -11,7 +11,11 @@ impl Tensor {
     ///
     /// # Errors
     /// Where extents and contents do not fit each other.
-    pub fn from_data(elem: ElemType, dims: impl Into<Vec<usize>>, data: &TensorData) -> Result<Self, TensorError> {
+    pub fn from_data(
+        elem: ElemType,
+        dims: impl Into<Vec<usize>>,
+        data: &TensorData,
+    ) -> Result<Self, TensorError> {
         let dims = dims.into();
         match data {
             TensorData::Strings(s) => Self::new(elem, dims, Storage::Str(s.to_vec())),
@@ -23,7 +27,11 @@ impl Tensor {
     ///
     /// # Errors
     /// Where extents and contents do not fit each other; strings are not packed.
-    pub fn from_bytes(elem: ElemType, dims: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Self, TensorError> {
+    pub fn from_bytes(
+        elem: ElemType,
+        dims: impl Into<Vec<usize>>,
+        bytes: &[u8],
+    ) -> Result<Self, TensorError> {
         let dims = dims.into();
         let n = count(&dims).ok_or_else(|| TensorError::Count { dims: dims.clone(), found: 0 })?;
         let expected = elem.bytes_for(n).ok_or(TensorError::Elem(elem))?;
@@ -162,7 +170,8 @@ mod tests {
         for elem in ElemType::all().filter(|&e| e != ElemType::Str) {
             let n = 5;
             let len = elem.bytes_for(n).unwrap();
-            let mut bytes: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(37).wrapping_add(1) & 0x3f).collect();
+            let mut bytes: Vec<u8> =
+                (0..len).map(|i| (i as u8).wrapping_mul(37).wrapping_add(1) & 0x3f).collect();
             let tail = (n * elem.bits() as usize) % 8;
             if tail != 0 {
                 *bytes.last_mut().unwrap() &= (1 << tail) - 1;

@@ -9,6 +9,7 @@ use crate::tensor::Tensor;
 use gs_ir::{Def, GlobalId, GraphId, Module, OpId, Type, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 /// Deeper nests of regions are refused: they would take the program's stack.
 const MAX_DEPTH: usize = 64;
@@ -29,7 +30,7 @@ pub(crate) struct EvalPlan<'a> {
     inputs: Vec<TensorSpec>,
     taps: FxHashSet<ValueId>,
     steps: FxHashMap<GraphId, Vec<Step>>,
-    globals: FxHashMap<ValueId, Tensor>,
+    globals: BTreeMap<ValueId, Tensor>,
 }
 
 impl<'a> EvalPlan<'a> {
@@ -50,7 +51,7 @@ impl<'a> EvalPlan<'a> {
             inputs: inputs.to_vec(),
             taps: taps.iter().copied().collect(),
             steps: FxHashMap::default(),
-            globals: FxHashMap::default(),
+            globals: BTreeMap::new(),
         };
         plan.bind_inputs()?;
         plan.schedule(graph, 0)?;
@@ -76,13 +77,22 @@ impl<'a> EvalPlan<'a> {
         Ok(bindings)
     }
 
-    fn input_error(&self, param: ValueId, index: usize, declared: &Type, found: &TensorSpec, m: Misfit) -> ExecError {
+    fn input_error(
+        &self,
+        param: ValueId,
+        index: usize,
+        declared: &Type,
+        found: &TensorSpec,
+        m: Misfit,
+    ) -> ExecError {
         let name = match self.module.str(self.module.value(param).name) {
             "" => index.to_string(),
             name => name.to_owned(),
         };
         match m {
-            Misfit::Type => ExecError::Input { name, expected: describe(self.module, declared), found: found.clone() },
+            Misfit::Type => {
+                ExecError::Input { name, expected: describe(self.module, declared), found: found.clone() }
+            }
             Misfit::Symbol(s, first, second) => {
                 let symbol = self.module.symbol_info(s).name.map_or("?", |n| self.module.str(n)).to_owned();
                 ExecError::Symbol { symbol, first, second, value: name }
@@ -205,9 +215,14 @@ impl Plan for EvalPlan<'_> {
         let symbols = RefCell::new(self.bind_inputs()?);
         let (elements, steps) = self.evaluator.limits();
         let budget = Budget { elements, steps: Cell::new(steps) };
-        let mut run = Run { plan: self, values: FxHashMap::default(), symbols: &symbols, budget: &budget, tap };
+        let mut run =
+            Run { plan: self, values: FxHashMap::default(), symbols: &symbols, budget: &budget, tap };
         for (&v, t) in &self.globals {
             run.tell(v, t);
+        }
+        let sizes = inputs.iter().chain(self.globals.values()).map(|t| t.dims());
+        if let Some(dims) = sizes.clone().find(|d| budget.check(d).is_err()) {
+            return Err(ExecError::TooLarge(dims.to_vec()));
         }
         let inputs = inputs.iter().map(|t| self.evaluator.precision().adapt(t)).collect();
         let results = run.graph(self.graph, inputs)?;
@@ -287,7 +302,8 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<Vec<Tensor>, ExecError> {
         let module = self.plan.module;
         let op = module.op(step.op);
-        let operands = op.operands().map(|v| v.map(|v| self.get(v)).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let operands =
+            op.operands().map(|v| v.map(|v| self.get(v)).transpose()).collect::<Result<Vec<_>, _>>()?;
         let types: Vec<Type> =
             op.results().iter().map(|v| v.some().map_or(Type::Any, |v| module.type_of(v).clone())).collect();
         let symbols = self.symbols;
@@ -330,6 +346,7 @@ impl Run<'_> {
             return Err(self.op_error(op, OpError::MissingOperand(missing)));
         }
         for (index, (ty, result)) in types.iter().zip(results).enumerate() {
+            self.budget.check(result.dims()).map_err(|e| self.op_error(op, e))?;
             let found = TensorSpec::of(result);
             let fits = bind(&mut self.symbols.borrow_mut(), ty, &found, self.plan.evaluator.precision());
             fits.map_err(|m| match m {

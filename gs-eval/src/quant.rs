@@ -19,7 +19,11 @@ impl CodeKind {
     /// Smallest and largest code.
     pub fn range(&self) -> (i64, i64) {
         let bits = self.bits.clamp(1, 32);
-        let (low, high) = if self.signed { (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1) } else { (0, (1i64 << bits) - 1) };
+        let (low, high) = if self.signed {
+            (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1)
+        } else {
+            (0, (1i64 << bits) - 1)
+        };
         (low + i64::from(self.narrow), high)
     }
 }
@@ -104,7 +108,7 @@ mod tests {
         let g = Grid::cover(-6.0, 6.0, kind(8, false));
         assert_eq!((g.scale, g.codes.zero_point), (0.047_058_824, 128));
         let (lo, hi) = g.nudged();
-        assert!((lo + 6.023_530).abs() < 1e-6 && (hi - 5.976_470).abs() < 1e-6);
+        assert!((lo + 6.023_53).abs() < 1e-6 && (hi - 5.976_47).abs() < 1e-6);
         let g = Grid::cover(-0.1, 0.3, kind(4, false));
         assert_eq!((g.scale, g.codes.zero_point), (0.026_666_667, 4));
     }
@@ -133,7 +137,8 @@ mod tests {
     #[test]
     fn degenerate_ranges() {
         for k in [kind(8, false), kind(8, true), CodeKind { narrow: true, ..kind(8, false) }] {
-            for (lo, hi) in [(0.0, 0.0), (f32::NAN, f32::NAN), (0.0, f32::INFINITY), (0.0, f32::MIN_POSITIVE)] {
+            for (lo, hi) in [(0.0, 0.0), (f32::NAN, f32::NAN), (0.0, f32::INFINITY), (0.0, f32::MIN_POSITIVE)]
+            {
                 let g = Grid::cover(lo, hi, k);
                 assert!(g.scale > 0.0 && g.scale.is_finite());
                 assert_eq!(g.real(g.code(0.0)), 0.0);

@@ -36,7 +36,9 @@ pub fn sample(seed: u64, dist: Distribution, index: u64) -> f64 {
             let (low, high) = (f64::from(low.0), f64::from(high.0));
             low + (high - low) * unit(seed, index)
         }
-        Distribution::Normal(mean, deviation) => f64::from(mean.0) + f64::from(deviation.0) * normal(seed, index),
+        Distribution::Normal(mean, deviation) => {
+            f64::from(mean.0) + f64::from(deviation.0) * normal(seed, index)
+        }
     }
 }
 
@@ -65,7 +67,9 @@ fn cos_turns(x: f64) -> f64 {
         let angle = x * std::f64::consts::TAU;
         let square = angle * angle;
         // sum of (-1)^k angle^(2k) / (2k + first)!, from the smallest term on
-        let sum = (0..10u32).rev().fold(1.0, |s, k| 1.0 - s * square / f64::from((2 * k + first + 1) * (2 * k + first + 2)));
+        let sum = (0..10u32)
+            .rev()
+            .fold(1.0, |s, k| 1.0 - s * square / f64::from((2 * k + first + 1) * (2 * k + first + 2)));
         if first == 1 { angle * sum } else { sum }
     };
     sign * if x > 0.125 { series(0.25 - x, 1) } else { series(x, 0) }
@@ -80,7 +84,10 @@ mod tests {
     fn series_agree_with_the_library() {
         for i in 0..1000 {
             let u = unit(5, i);
-            assert!((ln(1.0 - u) - (1.0 - u).ln()).abs() <= 4e-16 * (1.0 - u).ln().abs().max(1e-300) + 1e-18, "{u}");
+            assert!(
+                (ln(1.0 - u) - (1.0 - u).ln()).abs() <= 4e-16 * (1.0 - u).ln().abs().max(1e-300) + 1e-18,
+                "{u}"
+            );
             assert!((cos_turns(u) - (u * std::f64::consts::TAU).cos()).abs() < 1e-15, "{u}");
         }
     }

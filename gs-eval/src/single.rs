@@ -23,7 +23,9 @@ impl Evaluator {
         let label = || module.label(op).to_owned();
         let shown = || module.opaque_name(op).unwrap_or(name).to_owned();
         let function = self.function(name).filter(|_| module.op(op).regions().is_empty());
-        let Some(function) = function else { return Err(ExecError::Unsupported { op: shown(), label: label() }) };
+        let Some(function) = function else {
+            return Err(ExecError::Unsupported { op: shown(), label: label() });
+        };
         let results = module.op(op).results();
         let types: Vec<Type> =
             results.iter().map(|v| v.some().map_or(Type::Any, |v| module.type_of(v).clone())).collect();
@@ -41,6 +43,10 @@ impl Evaluator {
             symbols,
             regions: RefCell::new(&mut no_region),
         };
-        function.call(&ctx).map_err(|error| ExecError::Op { op: shown(), label: label(), error: Box::new(error) })
+        function.call(&ctx).map_err(|error| ExecError::Op {
+            op: shown(),
+            label: label(),
+            error: Box::new(error),
+        })
     }
 }

@@ -115,8 +115,15 @@ impl Stream<'_> {
     }
 
     fn batch_size(&self, samples: usize) -> Result<usize, StreamError> {
-        let first = |p: &ValueId| self.module.type_of(*p).dims().and_then(|d| d.first()).and_then(Dim::as_const);
-        let fixed = self.module.graph(self.graph).params().iter().find_map(first).and_then(|b| usize::try_from(b).ok());
+        let first =
+            |p: &ValueId| self.module.type_of(*p).dims().and_then(|d| d.first()).and_then(Dim::as_const);
+        let fixed = self
+            .module
+            .graph(self.graph)
+            .params()
+            .iter()
+            .find_map(first)
+            .and_then(|b| usize::try_from(b).ok());
         match fixed.filter(|&b| b > 0) {
             Some(batch) if samples.is_multiple_of(batch) => Ok(batch),
             Some(batch) => Err(StreamError::Tail { batch, samples }),

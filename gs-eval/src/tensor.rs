@@ -111,7 +111,9 @@ impl Storage {
         use ElemType::*;
         match elem {
             F64 => Storage::F64(Vec::new()),
-            F32 | F16 | Bf16 | F8E4M3Fn | F8E4M3Fnuz | F8E5M2 | F8E5M2Fnuz | F8E8M0 | F4E2M1 => Storage::F32(Vec::new()),
+            F32 | F16 | Bf16 | F8E4M3Fn | F8E4M3Fnuz | F8E5M2 | F8E5M2Fnuz | F8E8M0 | F4E2M1 => {
+                Storage::F32(Vec::new())
+            }
             I64 => Storage::I64(Vec::new()),
             I32 => Storage::I32(Vec::new()),
             I16 => Storage::I16(Vec::new()),
@@ -187,7 +189,10 @@ impl Storage {
 
     /// The same storage with every element repeated `count` times in a row, for a splat of one.
     pub(crate) fn repeat(&self, count: usize) -> Storage {
-        each_same!(self, v => v.iter().flat_map(|x| std::iter::repeat_n(x.clone(), count)).collect())
+        fn repeat<T: Clone>(v: &[T], count: usize) -> Vec<T> {
+            v.iter().flat_map(|x| std::iter::repeat_n(x.clone(), count)).collect()
+        }
+        each_same!(self, v => repeat(v, count))
     }
 }
 
@@ -233,6 +238,11 @@ pub fn count(dims: &[usize]) -> Option<usize> {
         return Some(0);
     }
     dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+/// Number of elements if every empty axis had one, where it fits: what bounds the products of some of the extents.
+pub(crate) fn volume(dims: &[usize]) -> Option<usize> {
+    dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))
 }
 
 impl Tensor {
@@ -282,16 +292,23 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn from_f64s(elem: ElemType, dims: impl Into<Vec<usize>>, values: &[f64]) -> Result<Self, TensorError> {
+    pub fn from_f64s(
+        elem: ElemType,
+        dims: impl Into<Vec<usize>>,
+        values: &[f64],
+    ) -> Result<Self, TensorError> {
         let storage = match Storage::empty(elem) {
             Storage::F64(_) => Storage::F64(values.to_vec()),
-            Storage::F32(_) if elem == ElemType::F32 => Storage::F32(values.iter().map(|&x| x as f32).collect()),
+            Storage::F32(_) if elem == ElemType::F32 => {
+                Storage::F32(values.iter().map(|&x| x as f32).collect())
+            }
             Storage::F32(_) => Storage::F32(values.iter().map(|&x| round_to(elem, x, false)).collect()),
             Storage::Bool(_) => Storage::Bool(values.iter().map(|&x| x != 0.0).collect()),
             Storage::U64(_) => Storage::U64(values.iter().map(|&x| x as u64).collect()),
             _ => {
                 let (low, high) = elem.int_range().ok_or(TensorError::Elem(elem))?;
-                let ints: Vec<i128> = values.iter().map(|&x| i128::from((x as i64).clamp(low, high))).collect();
+                let ints: Vec<i128> =
+                    values.iter().map(|&x| i128::from((x as i64).clamp(low, high))).collect();
                 return Self::from_ints(elem, dims, &ints);
             }
         };
@@ -302,7 +319,11 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn from_ints(elem: ElemType, dims: impl Into<Vec<usize>>, values: &[i128]) -> Result<Self, TensorError> {
+    pub fn from_ints(
+        elem: ElemType,
+        dims: impl Into<Vec<usize>>,
+        values: &[i128],
+    ) -> Result<Self, TensorError> {
         fn all<T>(values: &[i128], f: impl Fn(i128) -> T) -> Vec<T> {
             values.iter().map(|&x| f(x)).collect()
         }
@@ -454,7 +475,10 @@ mod tests {
     #[test]
     fn wrong_pieces_are_refused() {
         assert!(Tensor::f32s([2, 2], [1.0, 2.0, 3.0]).is_err());
-        assert_eq!(Tensor::new(ElemType::I8, [1], Storage::U8(vec![1])), Err(TensorError::Elem(ElemType::I8)));
+        assert_eq!(
+            Tensor::new(ElemType::I8, [1], Storage::U8(vec![1])),
+            Err(TensorError::Elem(ElemType::I8))
+        );
         assert!(Tensor::f32s([usize::MAX, 2], []).is_err());
         assert!(Tensor::f32s([usize::MAX, usize::MAX, 0], []).is_ok());
     }

@@ -30,7 +30,7 @@ pub struct Op {
     pub(crate) next: OpId,
     pub(crate) operands: SmallVec<[Slot; 3]>,
     pub(crate) results: SmallVec<[ValueId; 2]>,
-    pub(crate) regions: Option<Box<Vec<GraphId>>>,
+    pub(crate) regions: Option<Box<SmallVec<[GraphId; 2]>>>,
 }
 
 impl Op {

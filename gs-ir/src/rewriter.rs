@@ -414,9 +414,12 @@ impl<'m> Rewriter<'m> {
                 pending.extend(self.module.ops_in(g));
                 self.clear_graph(g);
             }
-            for slot in std::mem::take(&mut self.module.ops[op].operands) {
+            // One at a time: dropping a use can move another use of the same operation.
+            for i in 0..self.module.ops[op].operands.len() {
+                let slot = std::mem::replace(&mut self.module.ops[op].operands[i], Slot::EMPTY);
                 self.drop_use(slot);
             }
+            self.module.ops[op].operands.clear();
             for v in std::mem::take(&mut self.module.ops[op].results) {
                 if let Some(v) = v.some() {
                     self.module.values[v].def = Def::Erased;
@@ -438,12 +441,17 @@ impl<'m> Rewriter<'m> {
     }
 
     fn clear_graph(&mut self, graph: GraphId) {
-        let g = &mut self.module.graphs[graph];
-        g.live = false;
-        let (results, updates) = (std::mem::take(&mut g.results), std::mem::take(&mut g.updates));
-        for slot in results.into_iter().map(|r| r.slot).chain(updates.into_iter().map(|u| u.slot)) {
+        self.module.graphs[graph].live = false;
+        for i in 0..self.module.graphs[graph].results.len() {
+            let slot = std::mem::replace(&mut self.module.graphs[graph].results[i].slot, Slot::EMPTY);
             self.drop_use(slot);
         }
+        for i in 0..self.module.graphs[graph].updates.len() {
+            let slot = std::mem::replace(&mut self.module.graphs[graph].updates[i].slot, Slot::EMPTY);
+            self.drop_use(slot);
+        }
+        self.module.graphs[graph].results.clear();
+        self.module.graphs[graph].updates.clear();
     }
 
     /// Replaces the results of an operation by other values and erases it. The source nodes it stood for are
@@ -608,5 +616,67 @@ pub fn check_attrs(decl: &OpDecl, attrs: &AttrSet) -> Result<(), InferError> {
     match decl.attrs.iter().find(|a| a.default == crate::registry::Default::Required && attrs.get(a.name).is_none()) {
         Some(a) => Err(InferError(format!("`{}` needs the attribute `{}`", decl.name, a.name))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elem::ElemType;
+
+    fn f32s() -> Type {
+        Type::fixed(ElemType::F32, &[4])
+    }
+
+    #[test]
+    fn an_operation_that_uses_a_value_twice_can_be_erased() {
+        let mut module = Module::new();
+        let mut r = Rewriter::new(&mut module);
+        let g = r.add_graph("main");
+        let x = r.add_param(g, "x", f32s());
+        let y = r.emit("add", &[x, x], AttrSet::new(), At::End(g)).unwrap();
+        let z = r.emit("add", &[x, x], AttrSet::new(), At::End(g)).unwrap();
+        r.add_result(g, "a", x, None);
+        r.add_result(g, "b", x, None);
+        r.add_result(g, "c", z, None);
+        let op = r.producer(y).unwrap();
+        r.erase(op);
+        crate::verify(&module).unwrap();
+        assert_eq!(module.value(x).uses().len(), 4);
+        Rewriter::new(&mut module).erase_graph(g);
+        assert!(module.value(x).uses().is_empty());
+    }
+
+    #[test]
+    fn replacing_uses_keeps_interface_names_and_use_lists() {
+        let mut module = Module::new();
+        let mut r = Rewriter::new(&mut module);
+        let g = r.add_graph("main");
+        let x = r.add_param(g, "x", f32s());
+        let y = r.emit("relu", &[x], AttrSet::new(), At::End(g)).unwrap();
+        let z = r.emit("add", &[y, y], AttrSet::new(), At::End(g)).unwrap();
+        r.add_result(g, "out", y, None);
+        r.add_result(g, "sum", z, None);
+        let op = r.producer(y).unwrap();
+        let entry = r.entry("removed", "test", None, None);
+        r.replace(op, &[x], None, entry);
+        crate::verify(&module).unwrap();
+        assert_eq!(module.value(x).uses().len(), 3);
+        let names: Vec<&str> = module.graph(g).result_names().map(|n| module.str(n)).collect();
+        assert_eq!(names, ["out", "sum"]);
+    }
+
+    #[test]
+    fn a_changed_type_reaches_the_users() {
+        let mut module = Module::new();
+        let mut r = Rewriter::new(&mut module);
+        let g = r.add_graph("main");
+        let x = r.add_param(g, "x", f32s());
+        let wide = r.add_param(g, "wide", Type::fixed(ElemType::F32, &[8]));
+        let y = r.emit("relu", &[x], AttrSet::new(), At::End(g)).unwrap();
+        let z = r.emit("relu", &[y], AttrSet::new(), At::End(g)).unwrap();
+        let op = r.producer(y).unwrap();
+        r.set_operand(op, 0, Some(wide));
+        assert_eq!(module.type_of(z), &Type::fixed(ElemType::F32, &[8]));
     }
 }

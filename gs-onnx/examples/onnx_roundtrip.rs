@@ -1,55 +1,76 @@
-//! Reads ONNX files into the IR and writes them again: `onnx_roundtrip [--opset N] [--opaque] IN OUT [IN OUT]...`
+//! Reads ONNX files into the IR and writes them again: `onnx_roundtrip [OPTION]... IN OUT [IN OUT]...`
 //!
-//! `--opaque` lists the nodes that no declaration covered, with the reason.
+//! `--opset N` writes in that operator set; `--opaque` lists the nodes that no declaration covered, with the reason;
+//! `--message` decodes and encodes the file's message only, without the IR.
 //!
-//! Used by `tests/ort/roundtrip.py`, which lets ONNX Runtime compare both.
+//! Used by the scripts of `tests/ort`, in which ONNX Runtime judges the result.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use gs_ir::Registry;
-use gs_onnx::{ExportOptions, StoredOnly, export, import_file};
+use gs_ir::{Module, Registry};
+use gs_onnx::{ExportOptions, NoPayloads, StoredOnly, export, import_file, read_model, write_model};
 
-#[expect(clippy::print_stdout, reason = "a command-line program")]
-fn convert(
-    from: &Path,
-    to: &Path,
-    options: &ExportOptions,
+#[derive(Default)]
+struct Options {
+    export: ExportOptions,
     list_opaque: bool,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let module = import_file(from, &Registry::builtin())?;
-    if list_opaque {
-        for (name, entry) in &module.kept {
-            let reason = entry.reason.map_or("", |r| module.str(r));
-            let op = module.all_ops().into_iter().find(|&op| module.source_of(op).contains(name));
-            let op = op.and_then(|op| module.opaque_name(op)).unwrap_or_default();
-            println!("{}: {op} '{}': {reason}", from.display(), module.str(*name));
+    message: bool,
+}
+
+fn options(args: &mut Vec<String>) -> Option<Options> {
+    let mut options = Options::default();
+    while let Some(arg) = args.first().filter(|a| a.starts_with("--")).cloned() {
+        args.remove(0);
+        match arg.as_str() {
+            "--opset" if !args.is_empty() => options.export.opset = Some(args.remove(0).parse().ok()?),
+            "--opaque" => options.list_opaque = true,
+            "--message" => options.message = true,
+            _ => return None,
         }
     }
+    (!args.is_empty() && args.len().is_multiple_of(2)).then_some(options)
+}
+
+#[expect(clippy::print_stdout, reason = "a command-line program")]
+fn list_opaque(path: &Path, module: &Module) {
+    for (name, entry) in &module.kept {
+        let reason = entry.reason.map_or("", |r| module.str(r));
+        let op = module.all_ops().into_iter().find(|&op| module.source_of(op).contains(name));
+        let op = op.and_then(|op| module.opaque_name(op)).unwrap_or_default();
+        println!("{}: {op} '{}': {reason}", path.display(), module.str(*name));
+    }
+}
+
+fn convert(from: &Path, to: &Path, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    if options.message {
+        let model = read_model(from)?;
+        let mut out = BufWriter::new(File::create(to)?);
+        write_model(&mut out, &model, &mut NoPayloads)?;
+        return Ok(out.flush()?);
+    }
+    let module = import_file(from, &Registry::builtin())?;
+    if options.list_opaque {
+        list_opaque(from, &module);
+    }
+    let exported = export(&module, &options.export)?;
     let mut out = BufWriter::new(File::create(to)?);
-    export(&module, options)?.write(&mut out, &mut StoredOnly)?;
-    out.flush()?;
-    Ok(())
+    exported.write(&mut out, &mut StoredOnly)?;
+    Ok(out.flush()?)
 }
 
 #[expect(clippy::print_stderr, reason = "a command-line program")]
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let mut options = ExportOptions::default();
-    if args.first().is_some_and(|a| a == "--opset") && args.len() > 1 {
-        options.opset = args.get(1).and_then(|v| v.parse().ok());
-        args.drain(..2);
-    }
-    let list_opaque = args.first().is_some_and(|a| a == "--opaque");
-    args.drain(..usize::from(list_opaque));
-    let mut failed = args.is_empty() || !args.len().is_multiple_of(2);
-    if failed {
-        eprintln!("usage: onnx_roundtrip [--opset N] IN.onnx OUT.onnx [IN OUT]...");
-    }
+    let Some(options) = options(&mut args) else {
+        eprintln!("usage: onnx_roundtrip [--opset N] [--opaque] [--message] IN OUT [IN OUT]...");
+        return ExitCode::from(2);
+    };
+    let mut failed = false;
     for pair in args.chunks_exact(2) {
-        if let Err(error) = convert(Path::new(&pair[0]), Path::new(&pair[1]), &options, list_opaque) {
+        if let Err(error) = convert(Path::new(&pair[0]), Path::new(&pair[1]), &options) {
             eprintln!("{}: {error}", pair[0]);
             failed = true;
         }

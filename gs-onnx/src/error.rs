@@ -31,6 +31,9 @@ pub enum Error {
     /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
+    /// The module cannot be written as ONNX.
+    #[error(transparent)]
+    Export(#[from] crate::export::ExportError),
     /// The bytes are no ONNX model.
     #[error("not an ONNX model ({detail}){}", hint(*looks_like))]
     NotOnnx {
@@ -220,6 +223,9 @@ pub enum NodeProblem {
     /// Functions that call each other in a circle, or expand without bound.
     #[error("the function calls itself, or expands to more than {0} nodes")]
     Recursion(usize),
+    /// Graphs and calls of functions within one another, deeper than a reader should follow.
+    #[error("graphs and calls are nested more than {0} deep")]
+    Nesting(usize),
     /// More actual than formal operands or results.
     #[error("the call has more operands or results than the function")]
     Call,

@@ -6,7 +6,7 @@
 
 use prost::Message;
 
-use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use crate::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 /// The property's key. No ONNX tool writes a key like it.
 pub(crate) const KEY: &str = "$onnx";
@@ -39,9 +39,32 @@ pub(crate) fn node_notes(node: &NodeProto, name: &str) -> Option<NodeProto> {
         doc_string: node.doc_string.clone().filter(|d| !d.is_empty()),
         metadata_props: node.metadata_props.clone(),
         device_configurations: node.device_configurations.clone(),
+        attribute: node.attribute.iter().filter_map(graph_notes).collect(),
         ..Default::default()
     };
     (notes != NodeProto::default()).then(|| NodeProto { name: Some(name.to_owned()), ..notes })
+}
+
+/// Name and comments of a graph that a node carries; the name of its attribute says nothing more.
+fn graph_notes(attr: &AttributeProto) -> Option<AttributeProto> {
+    let g = attr.g.as_deref()?;
+    let notes = GraphProto {
+        name: g.name.clone().filter(|n| n != attr.name()),
+        doc_string: g.doc_string.clone().filter(|d| !d.is_empty()),
+        metadata_props: g.metadata_props.clone(),
+        ..Default::default()
+    };
+    let some = notes != GraphProto::default();
+    some.then(|| AttributeProto { name: attr.name.clone(), g: Some(Box::new(notes)), ..Default::default() })
+}
+
+/// Gives a graph its name and comments back.
+pub(crate) fn add_graph_notes(attr: &mut AttributeProto, notes: &[AttributeProto]) {
+    let found = notes.iter().find(|n| n.name() == attr.name()).and_then(|n| n.g.as_deref());
+    let (Some(graph), Some(notes)) = (&mut attr.g, found) else { return };
+    graph.name = notes.name.clone().or(graph.name.take());
+    graph.doc_string.clone_from(&notes.doc_string);
+    graph.metadata_props.clone_from(&notes.metadata_props);
 }
 
 fn value_notes(value: &ValueInfoProto) -> Option<ValueInfoProto> {

@@ -453,11 +453,13 @@ fn outputs_that_are_inputs_weights_or_the_same_value_keep_their_names() {
     let main = module.main().expect("main");
     let y = module.graph(main).results().next().expect("result");
     let mut rw = gs_ir::Rewriter::new(&mut module);
-    rw.set_result(main, 1, y);
+    rw.set_result(main, 2, y);
     let written = write(&module);
     let names: Vec<&str> = main_graph(&written).output.iter().map(|o| o.name()).collect();
-    assert_eq!(ops(&written), ["Relu", "Identity"]);
-    assert_eq!(names[0], "y");
+    assert_eq!((ops(&written), names), (vec!["Relu", "Identity"], vec!["y", "x", "w"]));
+    gs_ir::Rewriter::new(&mut module).set_result(main, 1, y);
+    let clash = export(&module, &ExportOptions::default()).map(|_| ());
+    assert_eq!(clash, Err(ExportError::OutputIsInput("x".into())));
 }
 
 #[test]

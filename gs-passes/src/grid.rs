@@ -163,8 +163,8 @@ pub fn channel_axis(module: &Module, op: OpId) -> Option<usize> {
     match module.op_name(op) {
         "conv" | "qconv" => Some(0),
         "conv_transpose" => Some(1),
-        "gemm" => Some(if attrs.bool("trans_b", false) { 0 } else { 1 }),
-        "matmul" => {
+        "gemm" | "qgemm" => Some(if attrs.bool("trans_b", false) { 0 } else { 1 }),
+        "matmul" | "qmatmul" => {
             let weight = module.operand_named(op, "b")?;
             module.type_of(weight).as_tensor()?.rank()?.checked_sub(1)
         }

@@ -3,6 +3,7 @@
 //! This crate knows no algorithm and no file format but the text of rules; it runs no network by itself.
 
 pub mod cost;
+pub mod egraph;
 pub mod grid;
 pub mod manager;
 pub mod passes;

@@ -45,18 +45,13 @@ fn now(start: Instant) -> Duration {
     on_cpu.map_or_else(|| start.elapsed(), Duration::from_nanos)
 }
 
-/// The best of several runs.
-fn best<T>(runs: usize, mut work: impl FnMut() -> T) -> (Duration, Option<T>) {
+/// The mean time of several runs, and what the last one made. Everything is kept until the clock stops.
+fn mean<T>(runs: u32, mut work: impl FnMut() -> T) -> (Duration, Option<T>) {
     let start = Instant::now();
-    let mut least = Duration::MAX;
-    let mut kept = None;
-    for _ in 0..runs {
-        drop(kept.take());
-        let before = now(start);
-        kept = Some(work());
-        least = least.min(now(start).saturating_sub(before));
-    }
-    (least, kept)
+    let before = now(start);
+    let mut kept: Vec<T> = (0..runs).map(|_| work()).collect();
+    let taken = now(start).saturating_sub(before);
+    (taken / runs, kept.pop())
 }
 
 #[allow(clippy::print_stdout)]
@@ -68,7 +63,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => chain(ops),
     };
     let registry = Registry::builtin();
-    let (parse, module) = best(7, || parse_module(&text, None, &registry));
+    // So many runs that the clock's grain of some milliseconds does not matter.
+    let runs = (1_000_000 / ops.max(1)).clamp(3, 1000) as u32;
+    let (parse, module) = mean(runs, || parse_module(&text, None, &registry));
     let module = match module {
         Some(Ok(module)) => module,
         Some(Err(d)) => {
@@ -79,7 +76,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let count = module.all_ops().len();
     let options = PrintOptions::default();
-    let (print, printed) = best(7, || print_to_string(&module, &options));
+    let (print, printed) = mean(runs, || print_to_string(&module, &options));
     let bytes = printed.map_or(0, |p| p.len());
     let rate = |t: Duration| count as f64 / t.as_secs_f64() / 1e3;
     println!("{count} ops, {bytes} bytes ({:.0} per op)", bytes as f64 / count as f64);

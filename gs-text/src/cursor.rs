@@ -124,7 +124,9 @@ impl<'s> Cursor<'s> {
                 }
                 TokenKind::BadString => {
                     let d = Diagnostic::error("GS0003", "a string ends on the line on which it begins");
-                    self.error(d.label(span, "no closing quote").help("an end of line within a string is `\\n`"));
+                    self.error(
+                        d.label(span, "no closing quote").help("an end of line within a string is `\\n`"),
+                    );
                     self.token.kind = match text.as_bytes().first() {
                         Some(b'%') => TokenKind::Value,
                         Some(b'@') => TokenKind::Global,
@@ -135,7 +137,9 @@ impl<'s> Cursor<'s> {
                 }
                 TokenKind::BadChar => {
                     let shown: String = text.chars().flat_map(char::escape_debug).collect();
-                    self.error(Diagnostic::error("GS0001", format!("`{shown}` begins nothing")).label(span, ""));
+                    self.error(
+                        Diagnostic::error("GS0001", format!("`{shown}` begins nothing")).label(span, ""),
+                    );
                     // One report for a run of them.
                     while self.token.kind == TokenKind::BadChar {
                         self.token = self.lexer.next_token();
@@ -152,6 +156,20 @@ impl<'s> Cursor<'s> {
     /// The token after the current one.
     pub fn peek(&self) -> Token {
         self.lexer.clone().next_token()
+    }
+
+    /// The text from the current token on.
+    #[inline]
+    pub fn rest(&self) -> &'s str {
+        self.lexer.text().get(self.token.start as usize..).unwrap_or("")
+    }
+
+    /// Passes so many bytes, which hold whole tokens that were seen to be well-formed before.
+    pub fn jump(&mut self, bytes: usize) {
+        let end = self.token.start as usize + bytes;
+        self.lexer.seek(end);
+        self.token.end = end as u32;
+        self.bump();
     }
 
     /// A lexer that goes on behind the current token, for more foresight than that; it reports nothing.
@@ -494,7 +512,8 @@ mod tests {
 
     #[test]
     fn whole_numbers_reach_both_ends() {
-        let mut c = Cursor::new(FileId(0), "-9223372036854775808 9223372036854775807 0xff 9223372036854775808");
+        let mut c =
+            Cursor::new(FileId(0), "-9223372036854775808 9223372036854775807 0xff 9223372036854775808");
         assert_eq!(c.int(), Some(i64::MIN));
         assert_eq!(c.int(), Some(i64::MAX));
         assert_eq!(c.int(), Some(255));

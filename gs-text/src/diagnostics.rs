@@ -172,7 +172,8 @@ fn excerpt<'a>(group: &[(usize, &'a Label)], sources: &'a SourceMap) -> Excerpt<
     let to = line_end(text, high);
     let first_line = text.as_bytes()[..from].iter().filter(|&&b| b == b'\n').count() + 1;
     let inside = |at: u32| char_floor(text, (at as usize).clamp(from, to)) - from;
-    let marks = group.iter().map(|(i, l)| (inside(l.span.start)..inside(l.span.end), *i == 0, l.text.as_str()));
+    let marks =
+        group.iter().map(|(i, l)| (inside(l.span.start)..inside(l.span.end), *i == 0, l.text.as_str()));
     Excerpt { name: sources.name(file), text: &text[from..to], first_line, marks: marks.collect() }
 }
 

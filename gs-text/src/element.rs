@@ -209,7 +209,8 @@ fn parse_bits(c: &mut Cursor<'_>, elem: ElemType) -> Option<u64> {
 }
 
 fn parse_f32_bits(c: &mut Cursor<'_>) -> Option<u32> {
-    let bits = parse_float(c, 32, |t| t.parse::<f32>().ok().map(|v| (u64::from(v.to_bits()), v.is_finite())))?;
+    let bits =
+        parse_float(c, 32, |t| t.parse::<f32>().ok().map(|v| (u64::from(v.to_bits()), v.is_finite())))?;
     u32::try_from(bits).ok()
 }
 
@@ -220,7 +221,9 @@ pub fn parse_f32(c: &mut Cursor<'_>) -> Option<f32> {
 
 /// Whether what stands here can begin a number.
 pub fn at_number(c: &Cursor<'_>) -> bool {
-    matches!(c.kind(), K::Int | K::HexInt | K::Float | K::HexFloat | K::Minus) || c.at_word("inf") || c.at_word("nan")
+    matches!(c.kind(), K::Int | K::HexInt | K::Float | K::HexFloat | K::Minus)
+        || c.at_word("inf")
+        || c.at_word("nan")
 }
 
 /// Parses a float: decimal, hexadecimal with exponent, `inf`, `nan`, or its bits as a hexadecimal whole number.
@@ -246,7 +249,9 @@ fn parse_float(c: &mut Cursor<'_>, width: u32, read: impl Fn(&str) -> Option<(u6
         Some((bits, finite)) if finite || may_be_infinite => Some(bits),
         _ => {
             let span = c.span_from(start);
-            c.error(Diagnostic::error("GS0002", format!("this number does not fit {width} bits")).label(span, ""));
+            c.error(
+                Diagnostic::error("GS0002", format!("this number does not fit {width} bits")).label(span, ""),
+            );
             None
         }
     }
@@ -294,7 +299,8 @@ fn parse_int_bits(c: &mut Cursor<'_>, elem: ElemType) -> Option<u64> {
         Some(v) => Some(v as u64 & (u64::MAX >> (64 - width))),
         None => {
             let span = c.span_from(start);
-            let d = Diagnostic::error("GS0002", format!("this number does not fit the element type `{elem}`"));
+            let d =
+                Diagnostic::error("GS0002", format!("this number does not fit the element type `{elem}`"));
             c.error(d.label(span, "").note(format!("{elem} holds {low} to {high}")));
             None
         }
@@ -349,7 +355,8 @@ mod tests {
 
     #[test]
     fn wide_floats_read_back() {
-        let bits32 = [0, 1, 0x8000_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0x7fc0_0001, 0xffc0_0000, 0x7f7f_ffff];
+        let bits32 =
+            [0, 1, 0x8000_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0x7fc0_0001, 0xffc0_0000, 0x7f7f_ffff];
         for bits in bits32.into_iter().chain((0..2000u32).map(|i| i.wrapping_mul(2_654_435_761))) {
             let mut text = String::new();
             push_element(&mut text, ElemType::F32, &bits.to_le_bytes(), 0);

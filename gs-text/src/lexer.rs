@@ -135,6 +135,11 @@ impl<'s> Lexer<'s> {
         self
     }
 
+    /// Goes on at a position, which must be a boundary between tokens.
+    pub(crate) fn seek(&mut self, at: usize) {
+        self.at = at.min(self.text.len());
+    }
+
     /// The text that it reads.
     pub fn text(&self) -> &'s str {
         self.text

@@ -173,7 +173,9 @@ fn regions() {
 
 #[test]
 fn deep_nesting_is_refused() {
-    let deep = |open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(10_000), close.repeat(10_000));
+    let deep = |open: &str, inner: &str, close: &str| {
+        format!("{}{inner}{}", open.repeat(10_000), close.repeat(10_000))
+    };
     for lines in [
         format!("%a = \"x::Foo\"(%x) : f32[{}]", deep("(", "N", ")")),
         format!("%a = \"x::Foo\"(%x) : f32[{}]", deep("floordiv(", "N", ", 3)")),

@@ -26,7 +26,10 @@ fn survive(text: &str) {
 }
 
 fn corpus() -> Vec<String> {
-    let mut corpus = vec![include_str!("modules/conv_net.gsir").to_owned(), include_str!("modules/regions.gsir").to_owned()];
+    let mut corpus = vec![
+        include_str!("modules/conv_net.gsir").to_owned(),
+        include_str!("modules/regions.gsir").to_owned(),
+    ];
     corpus.extend((0..4).map(|seed| print_to_string(&support::module(seed, 12), &PrintOptions::default())));
     corpus
 }
@@ -69,7 +72,10 @@ fn with_changed_bytes() {
 fn of_any_bytes() {
     let mut rng = support::Rng::new(11);
     for _ in 0..2000 {
-        let words = ["gsir 1\n", "graph @a", "(", ")", " -> ", "{", "}", "%x", " : ", "f32[", "]", "=", "return", "\"a\"", ",", "region "];
+        let words = [
+            "gsir 1\n", "graph @a", "(", ")", " -> ", "{", "}", "%x", " : ", "f32[", "]", "=", "return",
+            "\"a\"", ",", "region ",
+        ];
         let count = rng.below(60);
         let text: String = (0..count).map(|_| words[rng.below(words.len())]).collect();
         survive(&text);
@@ -95,4 +101,45 @@ fn large_numbers() {
     ] {
         survive(&format!("gsir 1\n{line}\n"));
     }
+}
+
+/// What costs as much as there is of it, each time, is bounded: these texts take no longer than others of their size.
+#[test]
+fn texts_that_ask_for_much_work() {
+    let many = |n: usize, piece: &dyn Fn(usize) -> String| (0..n).map(piece).collect::<Vec<_>>();
+    let graph = |body: &str| format!("gsir 1\ngraph @a(%x : f32[2]) -> () {{\n{body}\nreturn }}");
+    for text in [
+        format!("gsir 1\nparam @a : f32[{}]", many(20_000, &|i| format!("N{i}")).join(" + ")),
+        format!("gsir 1\nparam @a : f32[{}]", many(50_000, &|i| format!("N{i}")).join(", ")),
+        graph(&format!("\"x::y\"() {{{}}}", many(20_000, &|i| format!("a{} = 1", 99_999 - i)).join(", "))),
+        many(5_000, &|i| format!("graph @g{i}() -> () {{ return }}\n")).concat(),
+        graph(&many(3_000, &|i| format!("%a{i} = relu(%b{i})\n")).concat()),
+        graph(&many(20_000, &|i| format!("%a{i} = \"x::y\"(%x)\n")).concat()),
+        format!(
+            "gsir 1\n{}",
+            many(10_000, &|i| format!("const @g{i} : f32[2] = relu(@g{})\n", i + 1)).concat()
+        ),
+        graph(&format!("{} = \"x::y\"()", many(20_000, &|i| format!("%r{i}")).join(", "))),
+        graph(&format!("\"x::y\"({})", many(20_000, &|_| "%x".to_owned()).join(", "))),
+    ] {
+        survive(&text);
+    }
+}
+
+/// Dimensions that inference wraps again and again stay small.
+#[test]
+fn dimensions_do_not_grow_without_bound() {
+    let graph = |body: &str| format!("gsir 1\ngraph @a(%x0 : f32[1, 1, H, 8]) -> () {{\n{body}\nreturn }}");
+    let pool =
+        |i: usize| format!("%x{} = max_pool(%x{i}) {{kernel_shape = [2, 1], strides = [3, 1]}}\n", i + 1);
+    survive(&graph(&(0..20_000).map(pool).collect::<String>()));
+    let twice = |i: usize| {
+        format!(
+            "%p{i} = max_pool(%x{i}) {{kernel_shape = [2, 1], strides = [3, 1]}}\n\
+             %q{i} = max_pool(%x{i}) {{kernel_shape = [3, 1], strides = [5, 1]}}\n\
+             %x{} = concat(%p{i}, %q{i}) {{axis = 2}}\n",
+            i + 1
+        )
+    };
+    survive(&graph(&(0..200).map(twice).collect::<String>()));
 }

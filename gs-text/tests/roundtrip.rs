@@ -5,7 +5,8 @@ mod support;
 
 use gs_ir::{Module, Registry};
 use gs_text::{
-    Diagnostic, PrintOptions, SourceMap, Style, parse_module, print_to_string, read_file, render_all, same, write_files,
+    Diagnostic, PrintOptions, SourceMap, Style, parse_module, print_to_string, read_file, render_all, same,
+    write_files,
 };
 use proptest::prelude::*;
 
@@ -66,16 +67,53 @@ graph @main(%x : f32[N, 2, H + 1, H + 1]) -> (%y : f32[N, 2, H + 1, H + 1]) {
 /// The generator must make what it is there for.
 #[test]
 fn random_modules_have_variety() {
-    let text: String = (0..200).map(|seed| print_to_string(&support::module(seed, 30), &PrintOptions::default())).collect();
+    let text: String =
+        (0..200).map(|seed| print_to_string(&support::module(seed, 30), &PrintOptions::default())).collect();
     for part in [
-        "conv(", "matmul(", "add(", "region ", "updates", "gone", "kept", "onnx", "dims ", "floordiv(", "?1", "splat(",
-        "uniform(", "normal(", "hex(", "dense(", "seq<", "opt<", "map<", "sparse<", "any", "[*]", "raw(", "b\"", "float(",
-        "ints[", "floats[", "strs[", "dims[", " _", "_, %", " #", "from ", "u4[", "str[", "c64[", "param frozen", "\\u{202e}",
+        "conv(",
+        "matmul(",
+        "add(",
+        "region ",
+        "updates",
+        "gone",
+        "kept",
+        "onnx",
+        "dims ",
+        "floordiv(",
+        "?1",
+        "splat(",
+        "uniform(",
+        "normal(",
+        "hex(",
+        "dense(",
+        "seq<",
+        "opt<",
+        "map<",
+        "sparse<",
+        "any",
+        "[*]",
+        "raw(",
+        "b\"",
+        "float(",
+        "ints[",
+        "floats[",
+        "strs[",
+        "dims[",
+        " _",
+        "_, %",
+        " #",
+        "from ",
+        "u4[",
+        "str[",
+        "c64[",
+        "param frozen",
+        "\\u{202e}",
     ] {
         assert!(text.contains(part), "no module has {part}");
     }
     // Operators that take what random values are.
-    let declared = Registry::builtin().iter().filter(|(_, d)| text.contains(&format!(" = {}(", d.name))).count();
+    let declared =
+        Registry::builtin().iter().filter(|(_, d)| text.contains(&format!(" = {}(", d.name))).count();
     assert!(declared > 30, "{declared}");
 }
 
@@ -190,7 +228,9 @@ fn files_that_are_not_right_are_refused() {
     std::fs::write(dir.path().join("w.safetensors"), &bytes).unwrap();
     std::fs::write(dir.path().join("short.safetensors"), &bytes[..bytes.len() - 1]).unwrap();
     std::fs::write(dir.path().join("empty.safetensors"), b"").unwrap();
-    let global = |ty: &str, file: &str, name: &str| format!("gsir 1\nparam @w : {ty} = file(\"{file}\", \"{name}\")\n");
+    let global = |ty: &str, file: &str, name: &str| {
+        format!("gsir 1\nparam @w : {ty} = file(\"{file}\", \"{name}\")\n")
+    };
     assert_eq!(refused(&global("f32[20]", "absent.safetensors", "w")), "GS0302");
     assert_eq!(refused(&global("f32[20]", "short.safetensors", "w")), "GS0302");
     assert_eq!(refused(&global("f32[20]", "empty.safetensors", "w")), "GS0302");
@@ -202,7 +242,10 @@ fn files_that_are_not_right_are_refused() {
     assert_eq!(refused(&global("f32[N]", "w.safetensors", "w")), "GS0132");
     std::fs::write(&path, b"gsir 1 \xff").unwrap();
     assert_eq!(read_file(&path, &Registry::builtin()).map(drop).unwrap_err().diagnostics[0].code, "GS0300");
-    assert_eq!(read_file(&dir.path().join("no"), &Registry::builtin()).map(drop).unwrap_err().diagnostics[0].code, "GS0300");
+    assert_eq!(
+        read_file(&dir.path().join("no"), &Registry::builtin()).map(drop).unwrap_err().diagnostics[0].code,
+        "GS0300"
+    );
 }
 
 proptest! {

@@ -9,14 +9,15 @@
 
 use crate::simqat::note_kept;
 use crate::targets::{self, TargetLookupError};
-use gs_ir::{Module, Phase};
+use gs_ir::{Module, OpId, Phase, Rewriter};
 use gs_passes::grid::Grids;
 use gs_passes::manager::{PassError, PassReport};
 use gs_passes::passes::{fold_constants, merge_equal, remove_dead};
-use gs_passes::rules::{GreedyOptions, NoEnv, RuleSet, greedy};
+use gs_passes::rules::{GreedyOptions, NoEnv, Remark, RuleSet, explain, greedy};
 use gs_passes::target::{self, Target};
 use gs_text::gsr::Strictness;
 use serde::{Deserialize, Serialize};
+use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 /// The lowering rules of the target `ort-cpu`.
@@ -77,7 +78,9 @@ pub fn to_integers(module: &mut Module, target_name: &str) -> Result<PassReport,
     let main = module.main().ok_or(DeployError::NoGraph)?;
     note_kept(module, &Grids::of(module, main, &target, &|_| true));
     let mut report = run(module, &crate::rules::load("qdq", gs_passes::passes::QDQ_RULES)?);
-    report.absorb(run(module, &lowering(&target)?));
+    let lowering = lowering(&target)?;
+    report.absorb(run(module, &lowering));
+    note_refused(module, &lowering);
     report.absorb(clean(module));
     module.meta.target = Some(target.name);
     Ok(report)
@@ -126,6 +129,33 @@ fn run(module: &mut Module, rules: &RuleSet) -> PassReport {
     let stats = greedy(module, rules, &GreedyOptions { leave: Strictness::Codes(1), ..GreedyOptions::default() }, &NoEnv);
     let counters = stats.by_rule.iter().map(|(rule, n)| (rule.as_str(), *n as usize));
     PassReport::counting(counters)
+}
+
+/// Notes for operations that stand before a quantiser and were not lowered which rule came closest and what was missing.
+fn note_refused(module: &mut Module, rules: &RuleSet) {
+    let remarks = explain(module, rules, &NoEnv, &|m, op| m.is(op, "quantize"));
+    let mut closest: FxHashMap<OpId, &Remark> = FxHashMap::default();
+    for remark in &remarks {
+        let best = closest.entry(remark.op).or_insert(remark);
+        if remark.progress > best.progress {
+            *best = remark;
+        }
+    }
+    let mut rewriter = Rewriter::new(module);
+    for op in rewriter.all_ops() {
+        let Some(remark) = closest.get(&op) else { continue };
+        let reason = format!("rule {} did not apply: {}", remark.rule, remark.reason);
+        let entry = rewriter.entry("not-lowered", &remark.rule, None, Some(&reason));
+        // The operation that makes what is quantised, and an activation between them.
+        let mut before = rewriter.op(op).operand(0);
+        while let Some(maker) = before.and_then(|v| rewriter.producer(v)) {
+            for name in rewriter.source_of(maker).to_vec() {
+                rewriter.kept.entry(name).or_insert(entry.clone());
+            }
+            let activation = matches!(rewriter.op_name(maker), "relu" | "clip");
+            before = if activation { rewriter.op(maker).operand(0) } else { None };
+        }
+    }
 }
 
 /// Folds quantised weights and removes what is left over.

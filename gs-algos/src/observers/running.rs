@@ -54,9 +54,14 @@ pub struct Ema {
     seen: Seen,
 }
 
+/// A decay within 0 to 1; not a number is no memory.
+fn usable(decay: f64) -> f64 {
+    if decay.is_nan() { 0.0 } else { decay.clamp(0.0, 1.0) }
+}
+
 /// One step of the moving average, in `f64` and rounded once.
 pub fn ema_step(old: Range, batch: Range, decay: f64) -> Range {
-    let decay = decay.clamp(0.0, 1.0);
+    let decay = usable(decay);
     let mix = |old: f32, new: f32| (decay * f64::from(old) + (1.0 - decay) * f64::from(new)) as f32;
     Range::spanning(mix(old.min(), batch.min()), mix(old.max(), batch.max()))
 }
@@ -64,11 +69,7 @@ pub fn ema_step(old: Range, batch: Range, decay: f64) -> Range {
 impl Ema {
     /// A moving average that keeps `decay` of its past at each batch; values outside of 0 to 1 are clamped.
     pub fn new(decay: f64) -> Self {
-        Ema {
-            decay: if decay.is_nan() { 0.0 } else { decay.clamp(0.0, 1.0) },
-            range: None,
-            seen: Seen::default(),
-        }
+        Ema { decay: usable(decay), range: None, seen: Seen::default() }
     }
 }
 

@@ -150,7 +150,7 @@ impl ChannelParams {
             if let Some(p) = self.params.get(channel) {
                 let bounds = p.step_bounds();
                 for (q, &x) in out.iter_mut().zip(run) {
-                    *q = p.steps(x, bounds) + p.zero_point();
+                    *q = p.steps(x, bounds) as i32 + p.zero_point();
                 }
             }
         }

@@ -64,7 +64,9 @@ fn combine(
         let z: Vec<f64> = x.into_iter().zip(y).map(|(x, y)| f(x, y)).collect();
         return Ok(Tensor::from_f64s(elem, dims, &z)?);
     }
-    let (Some(x), Some(y), true) = (a.to_ints(), b.to_ints(), elem.is_int()) else { return Err(ctx.wrong_elem(0)) };
+    let (Some(x), Some(y), true) = (a.to_ints(), b.to_ints(), elem.is_int()) else {
+        return Err(ctx.wrong_elem(0));
+    };
     let (x, y) = (broadcast_to(&x, a.dims(), &dims), broadcast_to(&y, b.dims(), &dims));
     let z: Option<Vec<i128>> = x.into_iter().zip(y).map(|(x, y)| g(x, y)).collect();
     let z = z.ok_or_else(|| OpError::Other("integer division by zero".into()))?;
@@ -80,7 +82,11 @@ fn arithmetic(
 }
 
 /// Folds any number of operands from the left. Sums of floats are kept in f64 until the end.
-fn fold(ctx: &OpCtx<'_>, f: impl Fn(f64, f64) -> f64, g: impl Fn(i128, i128) -> i128) -> Result<Vec<Tensor>, OpError> {
+fn fold(
+    ctx: &OpCtx<'_>,
+    f: impl Fn(f64, f64) -> f64,
+    g: impl Fn(i128, i128) -> i128,
+) -> Result<Vec<Tensor>, OpError> {
     let first = ctx.operand(0)?;
     let elem = first.elem();
     let wide = |t: &Tensor| match elem.is_float() {
@@ -129,7 +135,8 @@ fn pow(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         let z: Vec<i128> = x.into_iter().zip(y).map(|(x, y)| int_pow(x, y)).collect();
         return Ok(vec![Tensor::from_ints(a.elem(), dims, &z)?]);
     }
-    let (x, y) = (broadcast_to(&ctx.floats(0)?, a.dims(), &dims), broadcast_to(&ctx.floats(1)?, b.dims(), &dims));
+    let (x, y) =
+        (broadcast_to(&ctx.floats(0)?, a.dims(), &dims), broadcast_to(&ctx.floats(1)?, b.dims(), &dims));
     let z: Vec<f64> = x.into_iter().zip(y).map(|(x, y)| x.powf(y)).collect();
     ctx.make(a.elem(), dims, &z)
 }
@@ -138,7 +145,13 @@ fn pow(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
 fn int_pow(x: i128, y: i128) -> i128 {
     match (x, u64::try_from(y)) {
         (1, _) => 1,
-        (-1, _) => if y % 2 == 0 { 1 } else { -1 },
+        (-1, _) => {
+            if y % 2 == 0 {
+                1
+            } else {
+                -1
+            }
+        }
         (_, Err(_)) => 0,
         (mut base, Ok(mut e)) => {
             let mut z = 1i128;
@@ -193,7 +206,8 @@ fn bools<'c>(ctx: &'c OpCtx<'_>, index: usize) -> Result<&'c [bool], OpError> {
 fn logic(ctx: &OpCtx<'_>, f: impl Fn(bool, bool) -> bool) -> Result<Vec<Tensor>, OpError> {
     let (a, b) = (ctx.operand(0)?, ctx.operand(1)?);
     let dims = common(ctx, a, b)?;
-    let (x, y) = (broadcast_to(bools(ctx, 0)?, a.dims(), &dims), broadcast_to(bools(ctx, 1)?, b.dims(), &dims));
+    let (x, y) =
+        (broadcast_to(bools(ctx, 0)?, a.dims(), &dims), broadcast_to(bools(ctx, 1)?, b.dims(), &dims));
     let z = x.into_iter().zip(y).map(|(x, y)| f(x, y)).collect();
     Ok(vec![Tensor::new(ElemType::Bool, dims, Storage::Bool(z))?])
 }
@@ -207,7 +221,8 @@ fn select(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     // Both candidates behind one another, so that one list of places picks from either.
     let mut both = a.storage().clone();
     both.append(b.storage());
-    let places = broadcast_places(a.dims(), &dims).into_iter().zip(broadcast_places(b.dims(), &dims)).zip(cond);
+    let places =
+        broadcast_places(a.dims(), &dims).into_iter().zip(broadcast_places(b.dims(), &dims)).zip(cond);
     let places: Vec<usize> = places.map(|((i, j), c)| if c { i } else { a.len() + j }).collect();
     Ok(vec![Tensor::new(elem, dims, both.pick(&places))?])
 }
@@ -226,6 +241,9 @@ mod tests {
 
     #[test]
     fn integer_powers() {
-        assert_eq!([(2, 10), (-3, 3), (2, -1), (-1, -3), (0, 0)].map(|(x, y)| int_pow(x, y)), [1024, -27, 0, -1, 1]);
+        assert_eq!(
+            [(2, 10), (-3, 3), (2, -1), (-1, -3), (0, 0)].map(|(x, y)| int_pow(x, y)),
+            [1024, -27, 0, -1, 1]
+        );
     }
 }

@@ -37,7 +37,12 @@ impl Collected {
 
     /// Each list as one tensor with the turns on `axis`, last turn first where `reversed`.
     /// `first` is the position of the first of them among the operation's results.
-    fn finish(self, ctx: &OpCtx<'_>, first: usize, layout: impl Fn(usize) -> (i64, bool)) -> Result<Vec<Tensor>, OpError> {
+    fn finish(
+        self,
+        ctx: &OpCtx<'_>,
+        first: usize,
+        layout: impl Fn(usize) -> (i64, bool),
+    ) -> Result<Vec<Tensor>, OpError> {
         let stack = |(i, mut list): (usize, Vec<Tensor>)| {
             let (axis, reversed) = layout(i);
             let Some(one) = list.first() else { return Ok(ctx.declared_empty(first + i)) };
@@ -65,7 +70,8 @@ fn repeat(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         None => None,
     };
     let mut go = ctx.optional(1).map_or(Ok(true), truth)?;
-    let mut carried: Vec<Tensor> = (2..ctx.operands.len()).map(|i| ctx.operand(i).cloned()).collect::<Result<_, _>>()?;
+    let mut carried: Vec<Tensor> =
+        (2..ctx.operands.len()).map(|i| ctx.operand(i).cloned()).collect::<Result<_, _>>()?;
     let states = carried.len();
     let mut collected = Collected::new(ctx.result_count.saturating_sub(states));
     let mut turn = 0i64;
@@ -92,7 +98,8 @@ fn scan(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let states = ctx.operands.len().checked_sub(scanned);
     let states = states.ok_or(OpError::Attr { name: "num_scan_inputs", reason: "exceeds the operands" })?;
     let entry = |name: &str, i: usize| ctx.ints_if(name).and_then(|v| v.get(i)).copied().unwrap_or(0);
-    let all: Vec<Tensor> = (0..ctx.operands.len()).map(|i| ctx.operand(i).cloned()).collect::<Result<_, _>>()?;
+    let all: Vec<Tensor> =
+        (0..ctx.operands.len()).map(|i| ctx.operand(i).cloned()).collect::<Result<_, _>>()?;
     let (initial, inputs) = all.split_at(states);
     let mut axes = Vec::with_capacity(scanned);
     for (i, t) in inputs.iter().enumerate() {
@@ -100,7 +107,11 @@ fn scan(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     }
     let turns = inputs.first().zip(axes.first()).map_or(0, |(t, &a)| t.dims()[a]);
     if let Some((t, _)) = inputs.iter().zip(&axes).find(|(t, a)| t.dims()[**a] != turns) {
-        return Err(OpError::Extents { what: "scanned extents", left: t.dims().to_vec(), right: vec![turns] });
+        return Err(OpError::Extents {
+            what: "scanned extents",
+            left: t.dims().to_vec(),
+            right: vec![turns],
+        });
     }
     let mut carried = initial.to_vec();
     let mut collected = Collected::new(ctx.result_count.saturating_sub(states));
@@ -125,6 +136,7 @@ fn row(t: &Tensor, axis: usize, at: usize) -> Result<Tensor, OpError> {
     let (mut dims, mut steps) = (t.dims().to_vec(), own.clone());
     dims.remove(axis);
     steps.remove(axis);
-    let order: Vec<usize> = super::layout::places(&dims, &steps).into_iter().map(|p| p + at * own[axis]).collect();
+    let order: Vec<usize> =
+        super::layout::places(&dims, &steps).into_iter().map(|p| p + at * own[axis]).collect();
     Ok(Tensor::new(t.elem(), dims, t.storage().pick(&order))?)
 }

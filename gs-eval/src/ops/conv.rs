@@ -8,7 +8,8 @@ use super::ctx::{OpCtx, OpError};
 use super::window::Window;
 use crate::tensor::{HOLE, Tensor};
 
-pub(super) const TABLE: &[super::Row] = &[("conv", conv), ("conv_transpose", conv_transpose), ("conv_integer", conv_integer)];
+pub(super) const TABLE: &[super::Row] =
+    &[("conv", conv), ("conv_transpose", conv_transpose), ("conv_integer", conv_integer)];
 
 /// A number type with its accumulator.
 pub(super) trait Mac: Copy + Default {
@@ -73,9 +74,14 @@ impl Geometry {
             false => (second.checked_mul(groups), Some(first)),
             true => (Some(first), second.checked_mul(groups)),
         };
-        let out_channels = out_channels.filter(|m| weight_in == Some(in_channels) && m % groups == 0 && in_channels % groups == 0);
+        let out_channels = out_channels
+            .filter(|m| weight_in == Some(in_channels) && m % groups == 0 && in_channels % groups == 0);
         let Some(out_channels) = out_channels else {
-            return Err(OpError::Extents { what: "input and weight", left: x.dims().to_vec(), right: w.dims().to_vec() });
+            return Err(OpError::Extents {
+                what: "input and weight",
+                left: x.dims().to_vec(),
+                right: w.dims().to_vec(),
+            });
         };
         if let Some(stated) = ctx.ints_if("kernel_shape")
             && !stated.iter().map(|&k| usize::try_from(k).ok()).eq(kernel.iter().map(|&k| Some(k)))
@@ -128,12 +134,21 @@ impl Geometry {
     }
 }
 
-fn lay_rows<T: Mac>(x: &[T], sources: &[Vec<usize>], channels: std::ops::Range<usize>, plane: usize) -> Vec<T> {
+fn lay_rows<T: Mac>(
+    x: &[T],
+    sources: &[Vec<usize>],
+    channels: std::ops::Range<usize>,
+    plane: usize,
+) -> Vec<T> {
     let mut rows = Vec::with_capacity(channels.len() * sources.iter().map(Vec::len).sum::<usize>());
     for c in channels {
         let x = x.get(c * plane..).unwrap_or(&[]);
         for places in sources {
-            rows.extend(places.iter().map(|&s| if s == HOLE { T::default() } else { x.get(s).copied().unwrap_or_default() }));
+            rows.extend(
+                places
+                    .iter()
+                    .map(|&s| if s == HOLE { T::default() } else { x.get(s).copied().unwrap_or_default() }),
+            );
         }
     }
     rows
@@ -200,7 +215,11 @@ pub(super) fn check_per_channel(ctx: &OpCtx<'_>, index: usize, g: &Geometry) -> 
     if found == [g.out_channels] {
         return Ok(());
     }
-    Err(OpError::Extents { what: "one element per channel", left: found.to_vec(), right: vec![g.out_channels] })
+    Err(OpError::Extents {
+        what: "one element per channel",
+        left: found.to_vec(),
+        right: vec![g.out_channels],
+    })
 }
 
 /// Adds to each channel of `[N, M, plane]` its bias.
@@ -239,7 +258,12 @@ pub(super) enum Codes {
 
 impl Codes {
     /// The elements of an operand less their zero points; there is one zero point, or one for each `run` elements in turn.
-    pub(super) fn less(ctx: &OpCtx<'_>, index: usize, zero_points: &[i64], run: usize) -> Result<Self, OpError> {
+    pub(super) fn less(
+        ctx: &OpCtx<'_>,
+        index: usize,
+        zero_points: &[i64],
+        run: usize,
+    ) -> Result<Self, OpError> {
         let t = ctx.operand(index)?;
         let zp = |i: usize| match zero_points {
             [] => 0,
@@ -249,7 +273,9 @@ impl Codes {
         let small = zero_points.iter().all(|z| (-128..=255).contains(z));
         if t.elem().is_int() && t.elem().bits() <= 8 && small {
             let narrow = t.to_i32s().ok_or_else(|| ctx.wrong_elem(index))?;
-            return Ok(Codes::Narrow(narrow.iter().enumerate().map(|(i, &c)| (c - zp(i) as i32) as i16).collect()));
+            return Ok(Codes::Narrow(
+                narrow.iter().enumerate().map(|(i, &c)| (c - zp(i) as i32) as i16).collect(),
+            ));
         }
         let wide = ctx.integers(index)?;
         Ok(Codes::Wide(wide.iter().enumerate().map(|(i, &c)| c.wrapping_sub(zp(i))).collect()))

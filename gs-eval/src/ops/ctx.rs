@@ -115,6 +115,16 @@ pub(crate) struct Budget {
     pub(crate) steps: Cell<u64>,
 }
 
+impl Budget {
+    /// Checks the extents of a tensor against the limit.
+    pub(crate) fn check(&self, dims: &[usize]) -> Result<(), OpError> {
+        match crate::tensor::volume(dims) {
+            Some(n) if n <= self.elements => Ok(()),
+            _ => Err(OpError::TooLarge(dims.to_vec())),
+        }
+    }
+}
+
 /// One operation with its operands, about to be evaluated.
 pub struct OpCtx<'a> {
     /// The operator.
@@ -285,9 +295,11 @@ impl OpCtx<'_> {
     pub fn ints(&self, name: &'static str, count: usize) -> Result<Vec<i64>, OpError> {
         match (self.attrs.ints(name), self.default(name)) {
             (Some(v), _) if v.len() == count => Ok(v.to_vec()),
-            (Some(v), _) => {
-                Err(OpError::Extents { what: "length of an attribute", left: vec![v.len()], right: vec![count] })
-            }
+            (Some(v), _) => Err(OpError::Extents {
+                what: "length of an attribute",
+                left: vec![v.len()],
+                right: vec![count],
+            }),
             (None, Some(AttrDefault::All(d))) => Ok(vec![d; count]),
             _ => Err(OpError::MissingAttr(name.to_owned())),
         }
@@ -332,13 +344,14 @@ impl OpCtx<'_> {
         self.precision.elem(declared)
     }
 
-    /// Checks extents of a result against the limits and gives the number of elements.
+    /// Checks extents of a result against the limits and gives the number of elements. An empty tensor counts as if its
+    /// empty axes had one element, so that the product of any of the extents stays within the limit.
     ///
     /// # Errors
     /// Where the result is too large.
     pub fn allot(&self, dims: &[usize]) -> Result<usize, OpError> {
-        let n = crate::tensor::count(dims).filter(|&n| n <= self.budget.elements);
-        let n = n.ok_or_else(|| OpError::TooLarge(dims.to_vec()))?;
+        self.budget.check(dims)?;
+        let n = crate::tensor::count(dims).unwrap_or(0);
         self.work(n as u128)?;
         Ok(n)
     }
@@ -357,7 +370,12 @@ impl OpCtx<'_> {
     ///
     /// # Errors
     /// Where extents and numbers do not fit.
-    pub fn make(&self, elem: ElemType, dims: impl Into<Vec<usize>>, values: &[f64]) -> Result<Vec<Tensor>, OpError> {
+    pub fn make(
+        &self,
+        elem: ElemType,
+        dims: impl Into<Vec<usize>>,
+        values: &[f64],
+    ) -> Result<Vec<Tensor>, OpError> {
         Ok(vec![Tensor::from_f64s(elem, dims, values)?])
     }
 
@@ -401,7 +419,11 @@ pub(crate) fn normal_axis(axis: i64, rank: usize) -> Result<usize, OpError> {
 }
 
 /// Integer codes as elements of a quantised type.
-pub(crate) fn codes_tensor(elem: ElemType, dims: impl Into<Vec<usize>>, codes: &[i64]) -> Result<Tensor, OpError> {
+pub(crate) fn codes_tensor(
+    elem: ElemType,
+    dims: impl Into<Vec<usize>>,
+    codes: &[i64],
+) -> Result<Tensor, OpError> {
     let storage = match Storage::empty(elem) {
         Storage::U8(_) => Storage::U8(codes.iter().map(|&c| c as u8).collect()),
         Storage::I8(_) => Storage::I8(codes.iter().map(|&c| c as i8).collect()),

@@ -28,7 +28,8 @@ fn gather(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let (extent, inner) = rest.split_first().ok_or(OpError::Axis { axis: 0, rank: 0 })?;
     let dims: Vec<usize> = [outer, indices.dims(), inner].concat();
     ctx.allot(&dims)?;
-    let picks: Vec<usize> = ctx.integers(1)?.into_iter().map(|i| place(i, *extent)).collect::<Result<_, _>>()?;
+    let picks: Vec<usize> =
+        ctx.integers(1)?.into_iter().map(|i| place(i, *extent)).collect::<Result<_, _>>()?;
     let (outer, inner): (usize, usize) = (outer.iter().product(), inner.iter().product());
     let order: Vec<usize> = (0..outer)
         .flat_map(|o| picks.iter().map(move |p| (o * extent + p) * inner))
@@ -40,9 +41,14 @@ fn gather(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
 fn gather_elements(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let (data, indices) = (ctx.operand(0)?, ctx.operand(1)?);
     let axis = ctx.axis(ctx.int("axis")?, data.rank())?;
-    let fits = indices.rank() == data.rank() && (0..data.rank()).all(|i| i == axis || indices.dims()[i] <= data.dims()[i]);
+    let fits = indices.rank() == data.rank()
+        && (0..data.rank()).all(|i| i == axis || indices.dims()[i] <= data.dims()[i]);
     if !fits {
-        return Err(OpError::Extents { what: "indices", left: indices.dims().to_vec(), right: data.dims().to_vec() });
+        return Err(OpError::Extents {
+            what: "indices",
+            left: indices.dims().to_vec(),
+            right: data.dims().to_vec(),
+        });
     }
     ctx.allot(indices.dims())?;
     let own = strides(data.dims());
@@ -92,7 +98,8 @@ fn range(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     ctx.make(elem, [n], &values)
 }
 
-/// Floats to integers truncate and saturate; integers to integers wrap; to f8 and f4 as `saturate` says.
+/// Floats to integers truncate; then types of 32 bits and more saturate, and narrower ones wrap, as casts through a
+/// register do. Integers to integers wrap; to f8 and f4 as `saturate` says.
 fn cast(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let x = ctx.operand(0)?;
     let to = ctx.attrs.elem("to").ok_or_else(|| OpError::MissingAttr("to".into()))?;
@@ -114,6 +121,10 @@ fn convert(x: &Tensor, to: ElemType, saturate: bool) -> Option<Result<Tensor, Op
         return Some(Tensor::from_ints(to, x.dims(), &ints).map_err(OpError::from));
     }
     let floats = x.to_f64s()?;
+    if to.is_int() && to.bits() < 32 {
+        let ints: Vec<i128> = floats.iter().map(|&v| i128::from(v as i64)).collect();
+        return Some(Tensor::from_ints(to, x.dims(), &ints).map_err(OpError::from));
+    }
     // The formats without infinity and the other 8-bit ones saturate on request; f16 and bf16 never do.
     if to.is_float() && to.bits() <= 8 {
         let values = floats.iter().map(|&v| crate::minifloat::round_to(to, v, saturate)).collect();
@@ -155,7 +166,11 @@ mod tests {
     fn conversions() {
         let x = Tensor::f32s([3], [1.9, -1.9, 1e9]).unwrap();
         let y = convert(&x, ElemType::I8, true).unwrap().unwrap();
-        assert_eq!(y.storage(), &Storage::I8(vec![1, -1, 127]));
+        assert_eq!(y.storage(), &Storage::I8(vec![1, -1, 0])); // 10^9 is 0x3b9aca00
+        let y = convert(&x, ElemType::I32, true).unwrap().unwrap();
+        assert_eq!(y.storage(), &Storage::I32(vec![1, -1, 1_000_000_000]));
+        let y = convert(&Tensor::scalar(1e30), ElemType::I32, true).unwrap().unwrap();
+        assert_eq!(y.storage(), &Storage::I32(vec![i32::MAX]));
         let y = convert(&x, ElemType::F8E4M3Fn, true).unwrap().unwrap();
         assert_eq!(y.as_f32(), Some(&[1.875, -1.875, 448.0][..]));
         let text = convert(&x, ElemType::Str, true).unwrap().unwrap();

@@ -52,7 +52,8 @@ pub(super) fn places(dims: &[usize], strides: &[usize]) -> Vec<usize> {
         if d == 1 {
             continue;
         }
-        out = out.iter().flat_map(|&base| (0..d).map(move |i| base.wrapping_add(i.wrapping_mul(s)))).collect();
+        out =
+            out.iter().flat_map(|&base| (0..d).map(move |i| base.wrapping_add(i.wrapping_mul(s)))).collect();
     }
     out
 }
@@ -102,7 +103,9 @@ fn resolve(ctx: &OpCtx<'_>, target: &[i64]) -> Result<Vec<Tensor>, OpError> {
     let mut open = None;
     for (i, &d) in target.iter().enumerate() {
         dims.push(match d {
-            0 if !ctx.flag("allow_zero") => *x.dims().get(i).ok_or(bad("copies an axis that is not there"))?,
+            0 if !ctx.flag("allow_zero") => {
+                *x.dims().get(i).ok_or(bad("copies an axis that is not there"))?
+            }
             -1 if open.replace(i).is_some() => return Err(bad("has -1 twice")),
             -1 => 1,
             d => usize::try_from(d).map_err(|_| bad("has a negative extent"))?,
@@ -176,7 +179,8 @@ fn unsqueeze(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         return Err(OpError::Attr { name: "axes", reason: "name an axis twice" });
     }
     let mut old = x.dims().iter();
-    let dims: Vec<usize> = (0..rank).map(|i| if new.contains(&i) { 1 } else { old.next().copied().unwrap_or(1) }).collect();
+    let dims: Vec<usize> =
+        (0..rank).map(|i| if new.contains(&i) { 1 } else { old.next().copied().unwrap_or(1) }).collect();
     Ok(vec![x.reshaped(dims)?])
 }
 
@@ -194,7 +198,8 @@ fn shape(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let rank = x.rank() as i64;
     let clamp = |v: i64| (if v < 0 { v.saturating_add(rank) } else { v }).clamp(0, rank) as usize;
     let (start, end) = (clamp(ctx.int_if("start").unwrap_or(0)), clamp(ctx.int_if("end").unwrap_or(rank)));
-    let dims: Vec<i64> = x.dims().get(start..end.max(start)).unwrap_or(&[]).iter().map(|&d| d as i64).collect();
+    let dims: Vec<i64> =
+        x.dims().get(start..end.max(start)).unwrap_or(&[]).iter().map(|&d| d as i64).collect();
     Ok(vec![Tensor::i64s([dims.len()], dims)?])
 }
 

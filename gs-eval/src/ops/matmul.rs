@@ -6,7 +6,8 @@ use super::layout::{broadcast_dims, broadcast_to};
 use crate::tensor::{Tensor, count};
 use gs_ir::ElemType;
 
-pub(super) const TABLE: &[super::Row] = &[("matmul", matmul), ("gemm", gemm), ("matmul_integer", matmul_integer)];
+pub(super) const TABLE: &[super::Row] =
+    &[("matmul", matmul), ("gemm", gemm), ("matmul_integer", matmul_integer)];
 
 /// `[m, k] x [k, n]`: each row of the result is the sum of the rows of `b`, weighted by a row of `a`, in order.
 pub(super) fn product<T: Mac>(a: &[T], b: &[T], m: usize, k: usize, n: usize) -> Vec<T::Acc> {
@@ -32,7 +33,8 @@ impl Pairing {
     /// By NumPy's rules: leading axes broadcast, a vector counts as a row on the left and as a column on the right.
     pub(super) fn of(ctx: &OpCtx<'_>, a: usize, b: usize) -> Result<Self, OpError> {
         let (a, b) = (ctx.operand(a)?, ctx.operand(b)?);
-        let misfit = || OpError::Extents { what: "matrix product", left: a.dims().to_vec(), right: b.dims().to_vec() };
+        let misfit =
+            || OpError::Extents { what: "matrix product", left: a.dims().to_vec(), right: b.dims().to_vec() };
         let (batch_a, m, k) = match a.dims() {
             [] => return Err(misfit()),
             [k] => (&[][..], None, *k),
@@ -76,7 +78,9 @@ impl Pairing {
     /// The exact sums of codes less their zero points.
     pub(super) fn integer_products(&self, a: Codes, b: Codes) -> Vec<i64> {
         match (a, b) {
-            (Codes::Narrow(a), Codes::Narrow(b)) => self.products(&a, &b).into_iter().map(i64::from).collect(),
+            (Codes::Narrow(a), Codes::Narrow(b)) => {
+                self.products(&a, &b).into_iter().map(i64::from).collect()
+            }
             (a, b) => self.products(&a.wide(), &b.wide()),
         }
     }
@@ -89,7 +93,8 @@ fn matmul(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         return Err(OpError::Mixed(elem, ctx.operand(1)?.elem()));
     }
     if elem.is_int() {
-        let sums = pairing.products(&Codes::less(ctx, 0, &[], 1)?.wide(), &Codes::less(ctx, 1, &[], 1)?.wide());
+        let sums =
+            pairing.products(&Codes::less(ctx, 0, &[], 1)?.wide(), &Codes::less(ctx, 1, &[], 1)?.wide());
         return Ok(vec![codes_tensor(elem, pairing.dims, &sums)?]);
     }
     let sums = pairing.products(&ctx.floats(0)?, &ctx.floats(1)?);
@@ -99,7 +104,8 @@ fn matmul(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
 /// Extents of `a` and `b` of a general product after transposition: rows, inner, columns.
 pub(super) fn gemm_extents(ctx: &OpCtx<'_>, a: usize, b: usize) -> Result<(usize, usize, usize), OpError> {
     let (a, b) = (ctx.operand(a)?, ctx.operand(b)?);
-    let misfit = || OpError::Extents { what: "matrix product", left: a.dims().to_vec(), right: b.dims().to_vec() };
+    let misfit =
+        || OpError::Extents { what: "matrix product", left: a.dims().to_vec(), right: b.dims().to_vec() };
     let (&[a0, a1], &[b0, b1]) = (a.dims(), b.dims()) else { return Err(misfit()) };
     let (m, k) = if ctx.flag("trans_a") { (a1, a0) } else { (a0, a1) };
     let (kb, n) = if ctx.flag("trans_b") { (b1, b0) } else { (b0, b1) };
@@ -117,7 +123,14 @@ pub(super) fn transposed<T: Copy>(v: &[T], rows: usize, columns: usize) -> Vec<T
 }
 
 /// The operands of a general product, brought to `[m, k]` and `[k, n]`.
-pub(super) fn gemm_operands<T: Copy>(ctx: &OpCtx<'_>, a: Vec<T>, b: Vec<T>, m: usize, k: usize, n: usize) -> (Vec<T>, Vec<T>) {
+pub(super) fn gemm_operands<T: Copy>(
+    ctx: &OpCtx<'_>,
+    a: Vec<T>,
+    b: Vec<T>,
+    m: usize,
+    k: usize,
+    n: usize,
+) -> (Vec<T>, Vec<T>) {
     let a = if ctx.flag("trans_a") { transposed(&a, k, m) } else { a };
     let b = if ctx.flag("trans_b") { transposed(&b, n, k) } else { b };
     (a, b)
@@ -154,7 +167,12 @@ fn matmul_integer(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
 
 /// Codes of an operand less their zero points: one, or a vector over the rows (else columns) of each matrix, or one
 /// that broadcasts.
-pub(super) fn less_zero_points(ctx: &OpCtx<'_>, index: usize, zero_point: usize, rows: bool) -> Result<Codes, OpError> {
+pub(super) fn less_zero_points(
+    ctx: &OpCtx<'_>,
+    index: usize,
+    zero_point: usize,
+    rows: bool,
+) -> Result<Codes, OpError> {
     let t = ctx.operand(index)?;
     let Some(z) = ctx.optional(zero_point) else { return Codes::less(ctx, index, &[], 1) };
     let values = ctx.integers(zero_point)?;

@@ -4,13 +4,8 @@ use super::ctx::{OpCtx, OpError};
 use super::layout::{places, strides};
 use crate::tensor::{HOLE, Storage, Tensor, count};
 
-pub(super) const TABLE: &[super::Row] = &[
-    ("slice", slice),
-    ("pad", pad),
-    ("concat", concat),
-    ("split", split),
-    ("tile", tile),
-];
+pub(super) const TABLE: &[super::Row] =
+    &[("slice", slice), ("pad", pad), ("concat", concat), ("split", split), ("tile", tile)];
 
 /// What is taken of one axis: the first position, the step, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +40,11 @@ fn slice(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let axes = ctx.ints_if("axes").unwrap_or(&all);
     let steps = ctx.ints("steps", starts.len())?;
     if ends.len() != starts.len() || axes.len() != starts.len() {
-        return Err(OpError::Extents { what: "starts and ends", left: vec![starts.len()], right: vec![ends.len(), axes.len()] });
+        return Err(OpError::Extents {
+            what: "starts and ends",
+            left: vec![starts.len()],
+            right: vec![ends.len(), axes.len()],
+        });
     }
     let mut cuts: Vec<Cut> = x.dims().iter().map(|&d| Cut { start: 0, step: 1, count: d }).collect();
     for (i, &axis) in axes.iter().enumerate() {
@@ -55,7 +54,8 @@ fn slice(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let own = strides(x.dims());
     let dims: Vec<usize> = cuts.iter().map(|c| c.count).collect();
     ctx.allot(&dims)?;
-    let base: usize = if count(&dims) == Some(0) { 0 } else { cuts.iter().zip(&own).map(|(c, s)| c.start * s).sum() };
+    let base: usize =
+        if count(&dims) == Some(0) { 0 } else { cuts.iter().zip(&own).map(|(c, s)| c.start * s).sum() };
     // A backward step is a stride that wraps around; sums of places wrap back.
     let steps: Vec<usize> = cuts.iter().zip(&own).map(|(c, s)| (c.step as usize).wrapping_mul(*s)).collect();
     let order: Vec<usize> = places(&dims, &steps).into_iter().map(|p| p.wrapping_add(base)).collect();
@@ -93,24 +93,32 @@ fn pad(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     if !matches!(mode, "constant" | "edge" | "reflect" | "wrap") {
         return Err(OpError::Attr { name: "mode", reason: "is not known" });
     }
+    if pads.iter().any(|p| p.unsigned_abs() >= super::window::FAR) {
+        return Err(OpError::Attr { name: "pads", reason: "are too large" });
+    }
     let mut dims = Vec::with_capacity(rank);
     for i in 0..rank {
-        let extent = (x.dims()[i] as i64).checked_add(pads[i]).and_then(|e| e.checked_add(pads[i + rank]));
-        let extent = extent.and_then(|e| usize::try_from(e).ok());
-        dims.push(extent.ok_or(OpError::Attr { name: "pads", reason: "leave no extent" })?);
+        let extent = usize::try_from(x.dims()[i] as i64 + pads[i] + pads[i + rank]);
+        dims.push(extent.map_err(|_| OpError::Attr { name: "pads", reason: "leave no extent" })?);
     }
     let n = ctx.allot(&dims)?;
     // Per axis, the offset in the input of each coordinate of the result.
     let own = strides(x.dims());
     let mut order = vec![0usize; n.min(1)];
     for i in 0..rank {
-        let source = |o: usize| padded_source(mode, x.dims()[i] as i64, o as i64 - pads[i]).map_or(HOLE, |s| s * own[i]);
+        let source = |o: usize| {
+            padded_source(mode, x.dims()[i] as i64, o as i64 - pads[i]).map_or(HOLE, |s| s * own[i])
+        };
         let table: Vec<usize> = (0..dims[i]).map(source).collect();
         let join = |a: usize, b: usize| if a == HOLE || b == HOLE { HOLE } else { a + b };
         order = order.iter().flat_map(|&a| table.iter().map(move |&b| join(a, b))).collect();
     }
     if mode != "constant" && order.contains(&HOLE) {
-        return Err(OpError::Extents { what: "padding of an empty axis", left: x.dims().to_vec(), right: dims });
+        return Err(OpError::Extents {
+            what: "padding of an empty axis",
+            left: x.dims().to_vec(),
+            right: dims,
+        });
     }
     let fill = ctx.float_if("value").map_or(0.0, f64::from);
     let fill = match Storage::empty(x.elem()) {
@@ -169,7 +177,9 @@ fn split(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
             (0..ctx.result_count).map(|i| each.min(extent.saturating_sub(i * each))).collect()
         }
     };
-    if parts.len() != ctx.result_count || parts.iter().try_fold(0usize, |a, &p| a.checked_add(p)) != Some(extent) {
+    if parts.len() != ctx.result_count
+        || parts.iter().try_fold(0usize, |a, &p| a.checked_add(p)) != Some(extent)
+    {
         return Err(OpError::Extents { what: "parts", left: parts, right: vec![extent] });
     }
     let own = strides(x.dims());

@@ -43,7 +43,8 @@ fn layer_norm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let inner = &x.dims()[axis..];
     let n = count(inner).ok_or_else(|| OpError::TooLarge(inner.to_vec()))?;
     let epsilon = f64::from(ctx.float("epsilon")?);
-    let broadcast = |i: usize| super::matmul::broadcast_checked(&ctx.floats(i)?, ctx.operand(i)?.dims(), inner);
+    let broadcast =
+        |i: usize| super::matmul::broadcast_checked(&ctx.floats(i)?, ctx.operand(i)?.dims(), inner);
     let scale = broadcast(1)?;
     let bias = if ctx.optional(2).is_some() { broadcast(2)? } else { vec![0.0; n] };
     ctx.allot(x.dims())?;
@@ -86,7 +87,8 @@ fn log_softmax_row(row: &mut [f64]) {
 /// Rows along one axis; with `legacy` a row is everything from the axis on (opset versions before 13).
 pub(super) fn each_row(v: &mut [f64], dims: &[usize], axis: usize, legacy: bool, f: impl Fn(&mut [f64])) {
     let behind = |from: usize| dims.iter().skip(from).product::<usize>();
-    let (length, step) = if legacy { (behind(axis), 1) } else { (dims.get(axis).copied().unwrap_or(1), behind(axis + 1)) };
+    let (length, step) =
+        if legacy { (behind(axis), 1) } else { (dims.get(axis).copied().unwrap_or(1), behind(axis + 1)) };
     if v.is_empty() || length == 0 {
         return;
     }

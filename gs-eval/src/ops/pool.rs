@@ -25,15 +25,18 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn of(ctx: &OpCtx<'_>, x: &Tensor) -> Result<Self, OpError> {
-        let kernel = ctx.ints_if("kernel_shape").ok_or_else(|| OpError::MissingAttr("kernel_shape".into()))?;
+        let kernel =
+            ctx.ints_if("kernel_shape").ok_or_else(|| OpError::MissingAttr("kernel_shape".into()))?;
         let kernel = crate::packed::extents(kernel)?;
-        let spatial = x.dims().get(2..).ok_or(OpError::Rank { operand: "x", found: x.rank(), expected: 2 })?;
+        let spatial =
+            x.dims().get(2..).ok_or(OpError::Rank { operand: "x", found: x.rank(), expected: 2 })?;
         let window = Window::forward(ctx, spatial, &kernel, ctx.flag("ceil_mode"))?;
         Self::over(ctx, x, window)
     }
 
     pub(super) fn global(ctx: &OpCtx<'_>, x: &Tensor) -> Result<Self, OpError> {
-        let spatial = x.dims().get(2..).ok_or(OpError::Rank { operand: "x", found: x.rank(), expected: 2 })?;
+        let spatial =
+            x.dims().get(2..).ok_or(OpError::Rank { operand: "x", found: x.rank(), expected: 2 })?;
         Self::over(ctx, x, Window::whole(spatial))
     }
 
@@ -42,6 +45,8 @@ impl Pool {
         let planes: usize = dims.iter().product();
         dims.extend(window.output());
         let n = ctx.allot(&dims)?;
+        let kernel: Vec<usize> = window.axes.iter().map(|a| a.kernel).collect();
+        ctx.allot(&kernel)?;
         let (plane, taps, out_plane) = window.counts()?;
         ctx.work(n as u128 * taps as u128)?;
         ctx.allot(&[taps, out_plane])?;
@@ -111,8 +116,12 @@ fn global_max_pool(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
 
 fn largest(ctx: &OpCtx<'_>, x: &Tensor, pool: Pool) -> Result<Vec<Tensor>, OpError> {
     let storage = match x.storage() {
-        Storage::F32(v) => Storage::F32(pool.fold(v, f32::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a })),
-        Storage::F64(v) => Storage::F64(pool.fold(v, f64::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a })),
+        Storage::F32(v) => {
+            Storage::F32(pool.fold(v, f32::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a }))
+        }
+        Storage::F64(v) => {
+            Storage::F64(pool.fold(v, f64::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a }))
+        }
         Storage::I8(v) => Storage::I8(pool.fold(v, lowest(x) as i8, Ord::max)),
         Storage::U8(v) => Storage::U8(pool.fold(v, 0, Ord::max)),
         Storage::I16(v) => Storage::I16(pool.fold(v, i16::MIN, Ord::max)),

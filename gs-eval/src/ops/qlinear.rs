@@ -33,9 +33,16 @@ pub(super) struct GridOf {
 
 impl GridOf {
     /// The grid whose codes are of the zero point's type, or of `elem` where that is absent.
-    pub(super) fn read(ctx: &OpCtx<'_>, scale: usize, zero_point: usize, elem: ElemType) -> Result<Self, OpError> {
+    pub(super) fn read(
+        ctx: &OpCtx<'_>,
+        scale: usize,
+        zero_point: usize,
+        elem: ElemType,
+    ) -> Result<Self, OpError> {
         let elem = ctx.optional(zero_point).map_or(elem, Tensor::elem);
-        let (low, high) = elem.int_range().ok_or_else(|| ctx.wrong_elem(zero_point))?;
+        // Codes are narrow, so that no sum or product of a few of them overflows.
+        let (low, high) =
+            elem.int_range().filter(|_| elem.bits() <= 32).ok_or_else(|| ctx.wrong_elem(zero_point))?;
         let codes = Codes { low, high, zero_point: ctx.int_scalar_or_zero(zero_point)? };
         Ok(Self { scale: ctx.scalar(scale)?, codes, elem })
     }
@@ -53,7 +60,10 @@ impl GridOf {
 
 /// The requantisers of a product, one per output channel or one for all.
 fn requantizers(ctx: &OpCtx<'_>, x: f32, weights: &[f64], y: &GridOf) -> Result<Vec<Requantizer>, OpError> {
-    weights.iter().map(|&w| Ok(Requantizer::product(ctx.arithmetic, x, w as f32, y.scale, y.codes)?)).collect()
+    weights
+        .iter()
+        .map(|&w| Ok(Requantizer::product(ctx.arithmetic, x, w as f32, y.scale, y.codes)?))
+        .collect()
 }
 
 fn qconv(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
@@ -130,7 +140,11 @@ fn qgemm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     // Zero points per column: those of the stored matrix run along its last axis, or along rows where transposed.
     let run = if ctx.flag("trans_b") { k } else { 1 };
     if b_zp.len() > 1 && b_zp.len() != n {
-        return Err(OpError::Extents { what: "zero point per column", left: vec![b_zp.len()], right: vec![n] });
+        return Err(OpError::Extents {
+            what: "zero point per column",
+            left: vec![b_zp.len()],
+            right: vec![n],
+        });
     }
     let mut sums: Vec<i64> = match (Less::less(ctx, 0, &[a_zp], 1)?, Less::less(ctx, 3, &b_zp, run)?) {
         (Less::Narrow(a), Less::Narrow(b)) => {
@@ -154,7 +168,8 @@ fn qgemm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let column = |i: usize| if s_b.len() == 1 { 0 } else { i % n };
     if ctx.optional(7).is_none() {
         let scales: Vec<f32> = s_b.iter().map(|&b| s_a * b as f32).collect();
-        let y: Vec<f64> = sums.iter().enumerate().map(|(i, &s)| f64::from(s as f32 * scales[column(i)])).collect();
+        let y: Vec<f64> =
+            sums.iter().enumerate().map(|(i, &s)| f64::from(s as f32 * scales[column(i)])).collect();
         return ctx.make(ctx.elem(ElemType::F32), [m, n], &y);
     }
     let y = GridOf::read(ctx, 7, 8, ctx.operand(0)?.elem())?;
@@ -274,7 +289,9 @@ fn qmul(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let codes: Vec<i64> = if arith.requant == Requant::F32Multiply && arith.mul_zero_point_before_round {
         let ratio = t.a.scale * t.b.scale / t.y.scale;
         let z_y = t.y.codes.zero_point as f32;
-        products.map(|p| t.y.codes.saturate(f64::from(arith.rounding.f32((p as f32).mul_add(ratio, z_y))))).collect()
+        products
+            .map(|p| t.y.codes.saturate(f64::from(arith.rounding.f32((p as f32).mul_add(ratio, z_y)))))
+            .collect()
     } else {
         let q = Requantizer::product(arith, t.a.scale, t.b.scale, t.y.scale, t.y.codes)?;
         products.map(|p| q.apply(p)).collect()

@@ -18,7 +18,11 @@ fn move_channels(x: &Tensor, to_front: bool) -> Result<Tensor, OpError> {
         return Ok(x.clone());
     }
     let mut perm: Vec<usize> = (0..rank).collect();
-    if to_front { perm[1..].rotate_right(1) } else { perm[1..].rotate_left(1) }
+    if to_front {
+        perm[1..].rotate_right(1)
+    } else {
+        perm[1..].rotate_left(1)
+    }
     let own = strides(x.dims());
     let dims: Vec<usize> = perm.iter().map(|&p| x.dims()[p]).collect();
     let steps: Vec<usize> = perm.iter().map(|&p| own[p]).collect();

@@ -27,7 +27,8 @@ impl Spread {
         let axis = super::ctx::normal_axis(axis.ok_or_else(misfit)?, x.len())?;
         if block > 0 {
             let blocks = x[axis].div_ceil(block);
-            let fits = scale.len() == x.len() && (0..x.len()).all(|i| scale[i] == if i == axis { blocks } else { x[i] });
+            let fits = scale.len() == x.len()
+                && (0..x.len()).all(|i| scale[i] == if i == axis { blocks } else { x[i] });
             if !fits {
                 return Err(misfit());
             }
@@ -36,7 +37,9 @@ impl Spread {
             let mut steps = own.clone();
             steps[axis] = 0;
             let index = places(x, &steps).into_iter().enumerate();
-            return Ok(Self { index: index.map(|(i, base)| base + i / inner % x[axis] / block * own[axis]).collect() });
+            return Ok(Self {
+                index: index.map(|(i, base)| base + i / inner % x[axis] / block * own[axis]).collect(),
+            });
         }
         if scale != [x[axis]] {
             return Err(misfit());
@@ -64,7 +67,8 @@ struct Params {
 fn params(ctx: &OpCtx<'_>) -> Result<Params, OpError> {
     let (x, scale) = (ctx.operand(0)?, ctx.operand(1)?);
     let block = ctx.int_if("block").unwrap_or(0);
-    let block = usize::try_from(block).map_err(|_| OpError::Attr { name: "block", reason: "must not be negative" })?;
+    let block = usize::try_from(block)
+        .map_err(|_| OpError::Attr { name: "block", reason: "must not be negative" })?;
     let spread = Spread::of(x.dims(), scale.dims(), ctx.int_if("axis"), block)?;
     let scales = ctx.floats(1)?;
     let zero_points = match ctx.optional(2) {
@@ -73,7 +77,11 @@ fn params(ctx: &OpCtx<'_>) -> Result<Params, OpError> {
         // Zero points of float codes are zeros.
         Some(z) if z.len() == scales.len() => vec![0; scales.len()],
         Some(z) => {
-            return Err(OpError::Extents { what: "zero point", left: z.dims().to_vec(), right: scale.dims().to_vec() });
+            return Err(OpError::Extents {
+                what: "zero point",
+                left: z.dims().to_vec(),
+                right: scale.dims().to_vec(),
+            });
         }
     };
     Ok(Params { spread, scales, zero_points, real: scale.elem() })
@@ -95,7 +103,8 @@ fn quantize(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let p = params(ctx)?;
     ctx.allot(x.dims())?;
     let to = ctx.optional(2).map(Tensor::elem).or_else(|| ctx.attrs.elem("to")).unwrap_or(ElemType::U8);
-    let quotients: Vec<f64> = ctx.floats(0)?.iter().zip(p.spread.pick(&p.scales)).map(|(x, s)| x / s).collect();
+    let quotients: Vec<f64> =
+        ctx.floats(0)?.iter().zip(p.spread.pick(&p.scales)).map(|(x, s)| x / s).collect();
     if to.is_float() {
         let saturate = ctx.int_if("saturate").unwrap_or(1) != 0;
         let codes = quotients.iter().map(|&q| crate::minifloat::round_to(to, q, saturate)).collect();
@@ -161,10 +170,10 @@ fn qdq_range(ctx: &OpCtx<'_>, odd: bool) -> Result<(i64, i64), OpError> {
         // All odd codes that the storage holds.
         None if odd => storage.bits().saturating_sub(1),
         None => storage.bits(),
-        Some(b) => u32::try_from(b).ok().filter(|b| (1..=32).contains(b)).ok_or(OpError::Attr {
-            name: "bits",
-            reason: "must lie between 1 and 32",
-        })?,
+        Some(b) => u32::try_from(b)
+            .ok()
+            .filter(|b| (1..=32).contains(b))
+            .ok_or(OpError::Attr { name: "bits", reason: "must lie between 1 and 32" })?,
     };
     let (low, high) = if odd {
         let top = (1i64 << bits.min(32)) - 1;
@@ -186,8 +195,12 @@ fn fake_quant(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let (x, range) = (ctx.operand(0)?, ctx.operand(1)?);
     let bits = u32::try_from(ctx.int("bits")?).ok().filter(|b| (1..=32).contains(b));
     let bits = bits.ok_or(OpError::Attr { name: "bits", reason: "must lie between 1 and 32" })?;
-    let kind =
-        CodeKind { bits, signed: ctx.flag("signed"), symmetric: ctx.flag("symmetric"), narrow: ctx.flag("narrow") };
+    let kind = CodeKind {
+        bits,
+        signed: ctx.flag("signed"),
+        symmetric: ctx.flag("symmetric"),
+        narrow: ctx.flag("narrow"),
+    };
     let bounds = ctx.floats(1)?;
     let (Some((2, rest)), half) = (range.dims().split_first().map(|(d, r)| (*d, r)), bounds.len() / 2) else {
         return Err(OpError::Extents { what: "range", left: range.dims().to_vec(), right: vec![2] });
@@ -195,7 +208,8 @@ fn fake_quant(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let spread = Spread::of(x.dims(), rest, ctx.int_if("axis"), 0)?;
     ctx.allot(x.dims())?;
     let (minima, maxima) = bounds.split_at(half);
-    let grids: Vec<Grid> = minima.iter().zip(maxima).map(|(&m, &n)| Grid::cover(m as f32, n as f32, kind)).collect();
+    let grids: Vec<Grid> =
+        minima.iter().zip(maxima).map(|(&m, &n)| Grid::cover(m as f32, n as f32, kind)).collect();
     let single = single(ctx);
     let zipped = ctx.floats(0)?.into_iter().zip(spread.pick(&grids));
     let y: Vec<f64> = zipped

@@ -7,9 +7,23 @@ use crate::tensor::Tensor;
 pub(super) const TABLE: &[super::Row] = &[
     ("reduce_mean", |c| float(c, |v| v.iter().sum::<f64>() / v.len() as f64)),
     ("reduce_sum", |c| either(c, |v| v.iter().sum(), |v| v.iter().fold(0, |a: i128, &b| a.wrapping_add(b)))),
-    ("reduce_prod", |c| either(c, |v| v.iter().product(), |v| v.iter().fold(1, |a: i128, &b| a.wrapping_mul(b)))),
-    ("reduce_max", |c| either(c, |v| extreme(v, f64::NEG_INFINITY, |a, b| a > b), |v| v.iter().copied().max().unwrap_or(i128::MIN))),
-    ("reduce_min", |c| either(c, |v| extreme(v, f64::INFINITY, |a, b| a < b), |v| v.iter().copied().min().unwrap_or(i128::MAX))),
+    ("reduce_prod", |c| {
+        either(c, |v| v.iter().product(), |v| v.iter().fold(1, |a: i128, &b| a.wrapping_mul(b)))
+    }),
+    ("reduce_max", |c| {
+        either(
+            c,
+            |v| extreme(v, f64::NEG_INFINITY, |a, b| a > b),
+            |v| v.iter().copied().max().unwrap_or(i128::MIN),
+        )
+    }),
+    ("reduce_min", |c| {
+        either(
+            c,
+            |v| extreme(v, f64::INFINITY, |a, b| a < b),
+            |v| v.iter().copied().min().unwrap_or(i128::MAX),
+        )
+    }),
 ];
 
 /// The element that beats all others, NaN if there is one.

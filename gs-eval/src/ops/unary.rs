@@ -111,7 +111,8 @@ fn prelu(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let (x, slope) = (ctx.operand(0)?, ctx.operand(1)?);
     ctx.allot(x.dims())?;
     let slope = super::matmul::broadcast_checked(&ctx.floats(1)?, slope.dims(), x.dims())?;
-    let y: Vec<f64> = ctx.floats(0)?.iter().zip(slope).map(|(&x, s)| if x < 0.0 { s * x } else { x }).collect();
+    let y: Vec<f64> =
+        ctx.floats(0)?.iter().zip(slope).map(|(&x, s)| if x < 0.0 { s * x } else { x }).collect();
     ctx.make(x.elem(), x.dims(), &y)
 }
 

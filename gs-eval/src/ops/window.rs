@@ -41,10 +41,17 @@ fn positive(v: i64, name: &'static str) -> Result<usize, OpError> {
 fn steps(ctx: &OpCtx<'_>, rank: usize) -> Result<Vec<Steps>, OpError> {
     let or_default = |name: &'static str| {
         // Pools of old opset versions declare no dilations.
-        if ctx.attrs.get(name).is_none() && ctx.decl.attr(name).is_none() { Ok(vec![1; rank]) } else { ctx.ints(name, rank) }
+        if ctx.attrs.get(name).is_none() && ctx.decl.attr(name).is_none() {
+            Ok(vec![1; rank])
+        } else {
+            ctx.ints(name, rank)
+        }
     };
     let (strides, dilations) = (or_default("strides")?, or_default("dilations")?);
     let pads = ctx.ints("pads", rank * 2)?;
+    if pads.iter().any(|p| p.unsigned_abs() >= FAR) {
+        return Err(OpError::Attr { name: "pads", reason: "are too large" });
+    }
     let one = |i: usize| {
         Ok(Steps {
             stride: positive(strides[i], "strides")?,
@@ -59,18 +66,35 @@ fn steps(ctx: &OpCtx<'_>, rank: usize) -> Result<Vec<Steps>, OpError> {
 /// Extent that a dilated kernel covers.
 fn span(kernel: usize, dilation: usize) -> Result<i64, OpError> {
     let far = kernel.checked_sub(1).and_then(|k| k.checked_mul(dilation)).and_then(|s| i64::try_from(s).ok());
-    far.and_then(|s| s.checked_add(1)).ok_or(OpError::Attr { name: "kernel_shape", reason: "makes no window" })
+    far.filter(|s| s.unsigned_abs() < FAR)
+        .map(|s| s + 1)
+        .ok_or(OpError::Attr { name: "kernel_shape", reason: "makes no window" })
 }
 
+/// Extents, steps and pads stay below this, so that sums and products of two of them with a step fit.
+pub(super) const FAR: u64 = 1 << 40;
+
 fn narrow(extent: usize) -> Result<i64, OpError> {
-    i64::try_from(extent).ok().filter(|&e| e < 1 << 48).ok_or_else(|| OpError::TooLarge(vec![extent]))
+    i64::try_from(extent)
+        .ok()
+        .filter(|e| e.unsigned_abs() < FAR)
+        .ok_or_else(|| OpError::TooLarge(vec![extent]))
 }
 
 impl Window {
     /// The window of a convolution or pool over these spatial input extents.
-    pub(super) fn forward(ctx: &OpCtx<'_>, input: &[usize], kernel: &[usize], ceil: bool) -> Result<Self, OpError> {
+    pub(super) fn forward(
+        ctx: &OpCtx<'_>,
+        input: &[usize],
+        kernel: &[usize],
+        ceil: bool,
+    ) -> Result<Self, OpError> {
         if input.len() != kernel.len() {
-            return Err(OpError::Extents { what: "kernel and input", left: kernel.to_vec(), right: input.to_vec() });
+            return Err(OpError::Extents {
+                what: "kernel and input",
+                left: kernel.to_vec(),
+                right: input.to_vec(),
+            });
         }
         let auto = ctx.word("auto_pad").unwrap_or("NOTSET");
         let mut axes = Vec::with_capacity(input.len());
@@ -83,7 +107,11 @@ impl Window {
     /// The window of a transposed convolution.
     pub(super) fn backward(ctx: &OpCtx<'_>, input: &[usize], kernel: &[usize]) -> Result<Self, OpError> {
         if input.len() != kernel.len() {
-            return Err(OpError::Extents { what: "kernel and input", left: kernel.to_vec(), right: input.to_vec() });
+            return Err(OpError::Extents {
+                what: "kernel and input",
+                left: kernel.to_vec(),
+                right: input.to_vec(),
+            });
         }
         let rank = input.len();
         let auto = ctx.word("auto_pad").unwrap_or("NOTSET");
@@ -100,7 +128,8 @@ impl Window {
 
     /// A window that covers each whole spatial axis at once.
     pub(super) fn whole(input: &[usize]) -> Self {
-        let one = |&d: &usize| Axis { input: d, output: 1, kernel: d, stride: 1, dilation: 1, pad: 0, pad_end: 0 };
+        let one =
+            |&d: &usize| Axis { input: d, output: 1, kernel: d, stride: 1, dilation: 1, pad: 0, pad_end: 0 };
         Self { axes: input.iter().map(one).collect(), transposed: false }
     }
 
@@ -176,8 +205,7 @@ fn forward_axis(input: usize, kernel: usize, s: &Steps, auto: &str, ceil: bool) 
         }
         _ => {
             let (begin, end) = if auto == "VALID" { (0, 0) } else { (s.begin, s.end) };
-            let room = begin.checked_add(end).and_then(|p| p.checked_add(extent)).and_then(|p| p.checked_sub(covered));
-            let room = room.ok_or(OpError::Attr { name: "pads", reason: "are too large" })?;
+            let room = begin + end + extent - covered;
             if room < 0 {
                 let right = vec![usize::try_from(covered).unwrap_or(usize::MAX)];
                 return Err(OpError::Extents { what: "padded input and kernel", left: vec![input], right });
@@ -204,7 +232,11 @@ fn backward_axis(
 ) -> Result<Axis, OpError> {
     let (extent, covered, stride) = (narrow(input)?, span(kernel, s.dilation)?, narrow(s.stride)?);
     let bad = OpError::Attr { name: "pads", reason: "leave no output" };
-    let full = (extent - 1).max(0).checked_mul(stride).and_then(|f| f.checked_add(covered)).and_then(|f| f.checked_add(extra));
+    let full = (extent - 1)
+        .max(0)
+        .checked_mul(stride)
+        .and_then(|f| f.checked_add(covered))
+        .and_then(|f| f.checked_add(extra));
     let full = full.ok_or_else(|| bad.clone())?;
     let same = matches!(auto, "SAME_UPPER" | "SAME_LOWER");
     let (begin, end) = match wanted.or_else(|| same.then(|| extent.saturating_mul(stride))) {
@@ -257,7 +289,7 @@ mod tests {
         assert_eq!((same.output, same.pad, same.pad_end), (5, 0, 1));
         assert!(forward_axis(2, 3, &steps(1, 1, 0, 0), "NOTSET", false).is_err());
         assert!(forward_axis(2, 0, &steps(1, 1, 0, 0), "NOTSET", false).is_err());
-        assert!(forward_axis(2, 3, &steps(1, 1, i64::MAX, i64::MAX), "NOTSET", false).is_err());
+        assert!(forward_axis(2, 3, &steps(1, usize::MAX, 0, 0), "NOTSET", false).is_err());
     }
 
     #[test]
@@ -271,7 +303,15 @@ mod tests {
 
     #[test]
     fn sources_of_two_axes() {
-        let axis = |input, output, kernel, stride, pad| Axis { input, output, kernel, stride, dilation: 1, pad, pad_end: 0 };
+        let axis = |input, output, kernel, stride, pad| Axis {
+            input,
+            output,
+            kernel,
+            stride,
+            dilation: 1,
+            pad,
+            pad_end: 0,
+        };
         let w = Window { axes: vec![axis(3, 2, 2, 1, 0), axis(4, 2, 2, 2, 1)], transposed: false };
         assert_eq!(w.sources(0, 0..4, 0), [HOLE, 1, HOLE, 5]);
         assert_eq!(w.sources(3, 0..5, 100), [4, 6, 8, 10, 104]);

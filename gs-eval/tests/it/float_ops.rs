@@ -1,6 +1,5 @@
 //! Float operators against values computed by hand.
 
-
 use crate::common::{close, f32s, i64s, ints, ramp, run, try_run};
 use gs_eval::{ExecError, OpError, Storage, Tensor};
 use gs_ir::{Attr, ElemType};
@@ -36,7 +35,11 @@ fn conv_groups_and_batches() {
     let y = run("conv", &[&ramp(&[2, 4, 2]), &w], &[("group", Attr::Int(2))]);
     close(&y, &[2, 2, 2], &[2.0, 4.0, -2.0, -2.0, 18.0, 20.0, -2.0, -2.0]);
     // Depthwise.
-    let y = run("conv", &[&ramp(&[1, 2, 3]), &f32s(&[2, 1, 2], &[1.0, 1.0, 0.0, 2.0])], &[("group", Attr::Int(2))]);
+    let y = run(
+        "conv",
+        &[&ramp(&[1, 2, 3]), &f32s(&[2, 1, 2], &[1.0, 1.0, 0.0, 2.0])],
+        &[("group", Attr::Int(2))],
+    );
     close(&y, &[1, 2, 2], &[1.0, 3.0, 8.0, 10.0]);
 }
 
@@ -66,7 +69,8 @@ fn conv_transpose_inverts_extents() {
     close(&y, &[1, 2, 2], &[12.0, 23.0, 24.0, 46.0]);
     // Two groups: channel 0 makes output 0, channel 1 makes output 1.
     let x = f32s(&[1, 2, 1], &[3.0, 5.0]);
-    let y = run("conv_transpose", &[&x, &f32s(&[2, 1, 2], &[1.0, 2.0, 3.0, 4.0])], &[("group", Attr::Int(2))]);
+    let y =
+        run("conv_transpose", &[&x, &f32s(&[2, 1, 2], &[1.0, 2.0, 3.0, 4.0])], &[("group", Attr::Int(2))]);
     close(&y, &[1, 2, 2], &[3.0, 6.0, 15.0, 20.0]);
 }
 
@@ -83,7 +87,12 @@ fn matrix_products() {
     close(&y, &[2, 3], &[0.0; 6]);
     let at = f32s(&[2, 2], &[1.0, 3.0, 2.0, 4.0]);
     let bt = f32s(&[2, 2], &[5.0, 7.0, 6.0, 8.0]);
-    let flags = [("trans_a", Attr::Bool(true)), ("trans_b", Attr::Bool(true)), ("alpha", Attr::float(2.0)), ("beta", Attr::float(0.5))];
+    let flags = [
+        ("trans_a", Attr::Bool(true)),
+        ("trans_b", Attr::Bool(true)),
+        ("alpha", Attr::float(2.0)),
+        ("beta", Attr::float(0.5)),
+    ];
     close(&run("gemm", &[&at, &bt, &f32s(&[2], &[2.0, 4.0])], &flags), &[2, 2], &[39.0, 46.0, 87.0, 102.0]);
 }
 
@@ -98,9 +107,13 @@ fn elementwise_functions() {
     check("hard_sigmoid", &[], [0.1, 0.4, 0.5, 0.6, 0.9]);
     check("hard_swish", &[], [-1.0 / 3.0, -0.208_333_33, 0.0, 0.291_666_66, 5.0 / 3.0]);
     check("elu", &[], [-0.864_664_7, -0.393_469_34, 0.0, 0.5, 2.0]);
-    check("softplus", &[], [0.126_928_01, 0.474_076_98, 0.693_147_2, 0.974_077, 2.126_928]);
-    check("gelu", &[], [-0.045_500_264, -0.154_268_77, 0.0, 0.345_731_23, 1.954_499_7]);
-    check("gelu", &[("approximate", Attr::str("tanh"))], [-0.045_402_3, -0.154_285_99, 0.0, 0.345_714, 1.954_597_7]);
+    check("softplus", &[], [0.126_928_01, 0.474_077, std::f32::consts::LN_2, 0.974_077, 2.126_928]);
+    check("gelu", &[], [-0.045_500_26, -0.154_268_77, 0.0, 0.345_731_22, 1.954_499_7]);
+    check(
+        "gelu",
+        &[("approximate", Attr::str("tanh"))],
+        [-0.045_402_3, -0.154_286, 0.0, 0.345_714, 1.954_597_7],
+    );
     check("exp", &[], [0.135_335_28, 0.606_530_66, 1.0, 1.648_721_3, 7.389_056]);
     check("abs", &[], [2.0, 0.5, 0.0, 0.5, 2.0]);
     check("neg", &[], [2.0, 0.5, 0.0, -0.5, -2.0]);
@@ -146,7 +159,11 @@ fn arithmetic_broadcasts() {
     close(&run("min", &[&a, &b], &[]), &[2, 3], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
     close(&run("sum", &[&f32s(&[1], &[1e8]), &f32s(&[1], &[1.0]), &f32s(&[1], &[-1e8])], &[]), &[1], &[1.0]);
     close(&run("mean", &[&a, &b], &[]), &[2, 3], &[5.5, 10.5, 20.5, 6.0, 11.0, 21.0]);
-    close(&run("prelu", &[&f32s(&[2, 2], &[-1.0, 1.0, -2.0, -3.0]), &f32s(&[2], &[0.5, 0.1])], &[]), &[2, 2], &[-0.5, 1.0, -1.0, -0.3]);
+    close(
+        &run("prelu", &[&f32s(&[2, 2], &[-1.0, 1.0, -2.0, -3.0]), &f32s(&[2], &[0.5, 0.1])], &[]),
+        &[2, 2],
+        &[-0.5, 1.0, -1.0, -0.3],
+    );
     let empty = run("add", &[&f32s(&[0, 3], &[]), &f32s(&[3], &[1.0, 2.0, 3.0])], &[]);
     close(&empty, &[0, 3], &[]);
 }
@@ -157,7 +174,11 @@ fn nan_and_infinity_go_through() {
     close(&run("relu", &[&x], &[]), &[4], &[NAN, INF, 0.0, 0.0]);
     close(&run("add", &[&x, &f32s(&[1], &[INF])], &[]), &[4], &[NAN, INF, NAN, INF]);
     close(&run("max", &[&x, &f32s(&[1], &[1.0])], &[]), &[4], &[NAN, INF, 1.0, 1.0]);
-    close(&run("clip", &[&x], &[("min", Attr::float(0.0)), ("max", Attr::float(6.0))]), &[4], &[NAN, 6.0, 0.0, 0.0]);
+    close(
+        &run("clip", &[&x], &[("min", Attr::float(0.0)), ("max", Attr::float(6.0))]),
+        &[4],
+        &[NAN, 6.0, 0.0, 0.0],
+    );
     close(&run("sign", &[&x], &[]), &[4], &[NAN, 1.0, -1.0, 0.0]);
     let pooled = run("max_pool", &[&f32s(&[1, 1, 2], &[NAN, 1.0])], &[("kernel_shape", ints(&[2]))]);
     close(&pooled, &[1, 1, 1], &[NAN]);
@@ -199,8 +220,12 @@ fn pools_in_ceil_mode_count_what_is_there() {
 #[test]
 fn normalisations() {
     let x = f32s(&[1, 2, 2], &[1.0, 3.0, 5.0, 7.0]);
-    let (scale, bias, mean, var) =
-        (f32s(&[2], &[2.0, 1.0]), f32s(&[2], &[1.0, -1.0]), f32s(&[2], &[2.0, 5.0]), f32s(&[2], &[0.25, 4.0]));
+    let (scale, bias, mean, var) = (
+        f32s(&[2], &[2.0, 1.0]),
+        f32s(&[2], &[1.0, -1.0]),
+        f32s(&[2], &[2.0, 5.0]),
+        f32s(&[2], &[0.25, 4.0]),
+    );
     let y = run("batch_norm", &[&x, &scale, &bias, &mean, &var], &[("epsilon", Attr::float(0.0))]);
     close(&y, &[1, 2, 2], &[-3.0, 5.0, -1.0, 0.0]);
     let y = run("layer_norm", &[&x, &scale, &bias], &[("epsilon", Attr::float(0.0))]);
@@ -209,7 +234,11 @@ fn normalisations() {
     close(&y, &[2, 2], &[0.5, 0.5, 0.25, 0.75]);
     let y = run("softmax", &[&f32s(&[2, 2], &[0.0, 0.0, 0.0, 3f32.ln()])], &[("axis", Attr::Int(0))]);
     close(&y, &[2, 2], &[0.5, 0.25, 0.5, 0.75]);
-    let y = run("softmax", &[&f32s(&[1, 2, 2], &[0.0; 4])], &[("axis", Attr::Int(1)), ("legacy", Attr::Bool(true))]);
+    let y = run(
+        "softmax",
+        &[&f32s(&[1, 2, 2], &[0.0; 4])],
+        &[("axis", Attr::Int(1)), ("legacy", Attr::Bool(true))],
+    );
     close(&y, &[1, 2, 2], &[0.25; 4]);
     let y = run("log_softmax", &[&f32s(&[1, 2], &[1000.0, 1000.0])], &[]);
     close(&y, &[1, 2], &[-std::f32::consts::LN_2; 2]);
@@ -228,7 +257,8 @@ fn misfits_are_errors_with_names() {
     let e = try_run("add", &[&f32s(&[1], &[1.0]), &f32s(&[1], &[1.0])], &[]);
     assert!(e.is_ok());
     let (a, b) = (f32s(&[2], &[1.0, 2.0]), f32s(&[2], &[3.0, 4.0]));
-    let wide = try_run("range", &[&Tensor::scalar(0.0), &Tensor::scalar(f32::MAX), &Tensor::scalar(1.0)], &[]);
+    let wide =
+        try_run("range", &[&Tensor::scalar(0.0), &Tensor::scalar(f32::MAX), &Tensor::scalar(1.0)], &[]);
     let Err(ExecError::Op { op, error, .. }) = wide else { panic!("{wide:?}") };
     assert_eq!((op.as_str(), matches!(*error, OpError::TooLarge(_))), ("range", true));
     let out = try_run("gather", &[&a, &i64s(&[5])], &[]);

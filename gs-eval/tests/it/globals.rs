@@ -1,9 +1,10 @@
 //! Contents of globals: bytes, splats, random fills, derived ones.
 
-
 use crate::common::{attrs, close, ints};
 use gs_eval::{ContentsError, Evaluator, Materializer, Tensor, TensorError, materialize};
-use gs_ir::{Attr, AttrSet, Derived, Distribution, ElemType, FloatBits, GlobalId, Init, Literal, Module, NewGlobal};
+use gs_ir::{
+    Attr, AttrSet, Derived, Distribution, ElemType, FloatBits, GlobalId, Init, Literal, Module, NewGlobal,
+};
 use gs_ir::{Rewriter, Role, TensorData, Type};
 
 fn add(rw: &mut Rewriter<'_>, name: &str, ty: Type, init: Init) -> GlobalId {
@@ -103,9 +104,15 @@ fn what_cannot_be_made_says_why() {
     let absent = add(&mut rw, "absent", f(&[2]), Init::Absent);
     let short = add(&mut rw, "short", f(&[2]), Init::Data(Literal::f32(1.0).data));
     let vast = add(&mut rw, "vast", f(&[1 << 40, 1 << 40]), Init::Splat([0; 4].into_iter().collect()));
-    let loose = add(&mut rw, "loose", Type::unranked(ElemType::F32), Init::Splat([0; 4].into_iter().collect()));
+    let loose =
+        add(&mut rw, "loose", Type::unranked(ElemType::F32), Init::Splat([0; 4].into_iter().collect()));
     let kind = rw.registry().kind("relu").unwrap();
-    let of = |g: GlobalId| Derived { kind, attrs: AttrSet::new(), operands: [Some(g)].into_iter().collect(), result: 0 };
+    let of = |g: GlobalId| Derived {
+        kind,
+        attrs: AttrSet::new(),
+        operands: [Some(g)].into_iter().collect(),
+        result: 0,
+    };
     let child = add(&mut rw, "child", f(&[2]), Init::Derived(of(absent)));
     let ring = add(&mut rw, "ring", f(&[2]), Init::Absent);
     let other = add(&mut rw, "other", f(&[2]), Init::Derived(of(ring)));
@@ -116,7 +123,10 @@ fn what_cannot_be_made_says_why() {
     let make = |g| Materializer::new(&module).data(g).unwrap_err();
     assert_eq!(make(absent), ContentsError::Absent("absent".into()));
     assert_eq!(make(child), ContentsError::Absent("absent".into()));
-    assert!(matches!(make(short), ContentsError::Tensor { error: TensorError::Bytes { expected: 8, found: 4 }, .. }));
+    assert!(matches!(
+        make(short),
+        ContentsError::Tensor { error: TensorError::Bytes { expected: 8, found: 4 }, .. }
+    ));
     assert!(matches!(make(vast), ContentsError::Tensor { .. }));
     assert_eq!(make(loose), ContentsError::Type("loose".into()));
     assert!(matches!(make(ring), ContentsError::Cycle(_)));

@@ -44,7 +44,9 @@ fn tensor(dice: &mut Dice, usual: ElemType, dims: &[usize]) -> Tensor {
     let elem = dice.elem(usual);
     let n = count(dims).unwrap_or(0);
     match Storage::empty(elem) {
-        Storage::Str(_) => Tensor::new(elem, dims, Storage::Str(vec![bytes::Bytes::from_static(b"x"); n])).unwrap(),
+        Storage::Str(_) => {
+            Tensor::new(elem, dims, Storage::Str(vec![bytes::Bytes::from_static(b"x"); n])).unwrap()
+        }
         Storage::C64(_) => Tensor::new(elem, dims, Storage::C64(vec![[1.0, 2.0]; n])).unwrap(),
         Storage::C128(_) => Tensor::new(elem, dims, Storage::C128(vec![[1.0, 2.0]; n])).unwrap(),
         _ if elem.is_float() => {
@@ -79,7 +81,7 @@ fn attr(dice: &mut Dice, kind: AttrKind) -> Attr {
 fn attrs(dice: &mut Dice, decl: &OpDecl) -> AttrSet {
     let mut set = AttrSet::new();
     for a in decl.attrs {
-        if a.default == Default::Required || dice.below(4) == 0 {
+        if a.default == Default::Required || dice.below(6) == 0 {
             set.set(a.name, attr(dice, a.kind));
         }
     }
@@ -88,9 +90,14 @@ fn attrs(dice: &mut Dice, decl: &OpDecl) -> AttrSet {
 
 /// One operation on hostile operands; true where it gave results.
 fn throw(dice: &mut Dice, decl: &OpDecl) -> bool {
-    let places = decl.operands.len() + if decl.operands.last().is_some_and(|o| o.arity == Arity::Variadic) { dice.below(6) } else { 0 };
-    let shapes: [&[usize]; 9] = [&[], &[1], &[2], &[0], &[2, 2], &[1, 2, 4], &[1, 2, 4, 4], &[2, 0, 3], &[1, 1, 1, 1, 1]];
-    let (main, usual) = (dice.one_of(&shapes), dice.one_of(&[ElemType::F32, ElemType::F32, ElemType::U8, ElemType::I8, ElemType::I64]));
+    let places = decl.operands.len()
+        + if decl.operands.last().is_some_and(|o| o.arity == Arity::Variadic) { dice.below(6) } else { 0 };
+    let shapes: [&[usize]; 9] =
+        [&[], &[1], &[2], &[0], &[2, 2], &[1, 2, 4], &[1, 2, 4, 4], &[2, 0, 3], &[1, 1, 1, 1, 1]];
+    let (main, usual) = (
+        dice.one_of(&shapes),
+        dice.one_of(&[ElemType::F32, ElemType::F32, ElemType::U8, ElemType::I64, ElemType::Bool]),
+    );
     let mut module = Module::new();
     let mut rw = Rewriter::new(&mut module);
     let graph = rw.add_graph("main");
@@ -128,7 +135,7 @@ fn throw(dice: &mut Dice, decl: &OpDecl) -> bool {
 
 #[test]
 fn no_operator_panics() {
-    let rounds = std::env::var("GS_EVAL_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(300);
+    let rounds = std::env::var("GS_EVAL_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(1500);
     let registry = Registry::builtin();
     for (kind, decl) in registry.iter() {
         let mut ran = 0;

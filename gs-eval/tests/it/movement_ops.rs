@@ -1,6 +1,5 @@
 //! Operators that move, select and convert, against values computed by hand.
 
-
 use crate::common::{close, f32s, i64s, ints, ramp, run, try_run, try_with};
 use gs_eval::{Evaluator, Storage, Tensor};
 use gs_ir::{Attr, ElemType, Literal};
@@ -25,7 +24,11 @@ fn axes_are_renamed_and_reordered() {
     close(&run("squeeze", &[&ramp(&[1, 2, 1, 3])], &[]), &[2, 3], &flat);
     close(&run("squeeze", &[&ramp(&[1, 2, 1, 3])], &[("axes", ints(&[-2]))]), &[1, 2, 3], &flat);
     close(&run("unsqueeze", &[&x], &[("axes", ints(&[0, -1]))]), &[1, 2, 3, 1], &flat);
-    close(&run("expand", &[&f32s(&[2, 1], &[1.0, 2.0]), &i64s(&[3])], &[]), &[2, 3], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+    close(
+        &run("expand", &[&f32s(&[2, 1], &[1.0, 2.0]), &i64s(&[3])], &[]),
+        &[2, 3],
+        &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0],
+    );
     assert_eq!(run("shape", &[&x], &[]).as_i64(), Some(&[2, 3][..]));
     assert_eq!(run("shape", &[&x], &[("start", Attr::Int(-1))]).as_i64(), Some(&[3][..]));
     assert_eq!(run("size", &[&x], &[]).as_i64(), Some(&[6][..]));
@@ -34,7 +37,11 @@ fn axes_are_renamed_and_reordered() {
 #[test]
 fn tensors_are_cut_and_joined() {
     let x = ramp(&[3, 4]);
-    let y = run("slice", &[&x], &[("starts", ints(&[1, -1])), ("ends", ints(&[9, 0])), ("steps", ints(&[1, -2]))]);
+    let y = run(
+        "slice",
+        &[&x],
+        &[("starts", ints(&[1, -1])), ("ends", ints(&[9, 0])), ("steps", ints(&[1, -2]))],
+    );
     close(&y, &[2, 2], &[7.0, 5.0, 11.0, 9.0]);
     let y = run("slice", &[&x], &[("starts", ints(&[2])), ("ends", ints(&[2])), ("axes", ints(&[1]))]);
     close(&y, &[3, 0], &[]);
@@ -49,7 +56,11 @@ fn tensors_are_cut_and_joined() {
     close(&y[1], &[3, 3], &[1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 9.0, 10.0, 11.0]);
     let y = parts(&[], 3);
     close(&y[2], &[1, 4], &[8.0, 9.0, 10.0, 11.0]);
-    close(&run("tile", &[&ramp(&[1, 2])], &[("repeats", ints(&[2, 2]))]), &[2, 4], &[0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+    close(
+        &run("tile", &[&ramp(&[1, 2])], &[("repeats", ints(&[2, 2]))]),
+        &[2, 4],
+        &[0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0],
+    );
     close(&run("tile", &[&ramp(&[1, 2])], &[("repeats", ints(&[0, 2]))]), &[0, 4], &[]);
 }
 
@@ -123,7 +134,11 @@ fn tensors_are_made_and_converted() {
 fn reductions() {
     let x = ramp(&[2, 3]);
     close(&run("reduce_mean", &[&x], &[("axes", ints(&[1]))]), &[2, 1], &[1.0, 4.0]);
-    close(&run("reduce_sum", &[&x], &[("axes", ints(&[-2])), ("keepdims", Attr::Bool(false))]), &[3], &[3.0, 5.0, 7.0]);
+    close(
+        &run("reduce_sum", &[&x], &[("axes", ints(&[-2])), ("keepdims", Attr::Bool(false))]),
+        &[3],
+        &[3.0, 5.0, 7.0],
+    );
     close(&run("reduce_max", &[&x], &[]), &[1, 1], &[5.0]);
     close(&run("reduce_min", &[&x], &[("keepdims", Attr::Bool(false))]), &[], &[0.0]);
     let y = run("reduce_sum", &[&x], &[("noop_with_empty_axes", Attr::Bool(true))]);

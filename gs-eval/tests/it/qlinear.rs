@@ -65,7 +65,12 @@ fn agrees_with_onnx_runtime_in_every_bit() {
     for case in cases(CASES) {
         let operands: Vec<Option<&Tensor>> = case.inputs.iter().map(Option::as_ref).collect();
         let found = try_with(&evaluator, case.op, &operands, &case.attrs, 1).unwrap().remove(0);
-        assert_eq!((found.elem(), found.dims()), (case.output.elem(), case.output.dims()), "line {}", case.line);
+        assert_eq!(
+            (found.elem(), found.dims()),
+            (case.output.elem(), case.output.dims()),
+            "line {}",
+            case.line
+        );
         let differ = match (found.to_f64s(), case.output.to_f64s()) {
             (Some(a), Some(b)) => a.iter().zip(&b).filter(|(a, b)| a.to_bits() != b.to_bits()).count(),
             _ => found.len(),

@@ -28,9 +28,11 @@ fn quantize_rounds_half_to_even_and_saturates() {
 fn quantize_divides_and_does_not_multiply_by_the_inverse() {
     // 147.5 * s as f32; times f32(1 / s) it is no tie.
     let s = 0.0157f32;
-    let ties: Vec<f32> = (0..255).map(|k| (k as f32 + 0.5) * s).filter(|x| x / s == (x / s).floor() + 0.5).collect();
+    let ties: Vec<f32> =
+        (0..255).map(|k| (k as f32 + 0.5) * s).filter(|x| x / s == (x / s).floor() + 0.5).collect();
     assert!(ties.len() > 200);
-    let q = run("quantize", &[&f32s(&[ties.len()], &ties), &Tensor::scalar(s), &scalar(ElemType::U8, 0)], &[]);
+    let q =
+        run("quantize", &[&f32s(&[ties.len()], &ties), &Tensor::scalar(s), &scalar(ElemType::U8, 0)], &[]);
     let Storage::U8(q) = q.storage() else { panic!() };
     assert!(q.iter().all(|c| c % 2 == 0 || *c == 255));
 }
@@ -67,14 +69,27 @@ fn frozen_quantisers() {
     close(&y, &[5], &[-0.5, -0.25, 0.25, 0.5, 9.0]);
     let y = run("qdq", &[&x, &s, &scalar(ElemType::I8, 0)], &[("bits", Attr::Int(4))]);
     close(&y, &[5], &[-1.0, -0.25, 0.25, 0.5, 1.75]);
-    let y = run("qdq", &[&x, &s, &scalar(ElemType::I8, 0)], &[("qmin", Attr::Int(-3)), ("qmax", Attr::Int(3))]);
+    let y =
+        run("qdq", &[&x, &s, &scalar(ElemType::I8, 0)], &[("qmin", Attr::Int(-3)), ("qmax", Attr::Int(3))]);
     close(&y, &[5], &[-0.75, -0.25, 0.25, 0.5, 0.75]);
-    let y = run("qdq", &[&x, &s, &scalar(ElemType::I8, 0)], &[("levels", Attr::str("odd")), ("bits", Attr::Int(2))]);
+    let y = run(
+        "qdq",
+        &[&x, &s, &scalar(ElemType::I8, 0)],
+        &[("levels", Attr::str("odd")), ("bits", Attr::Int(2))],
+    );
     close(&y, &[5], &[-0.75, -0.25, 0.25, 0.25, 0.75]);
-    let y = run("qdq", &[&x, &s, &scalar(ElemType::I8, 0)], &[("levels", Attr::str("odd")), ("bits", Attr::Int(1))]);
+    let y = run(
+        "qdq",
+        &[&x, &s, &scalar(ElemType::I8, 0)],
+        &[("levels", Attr::str("odd")), ("bits", Attr::Int(1))],
+    );
     close(&y, &[5], &[-0.25, -0.25, 0.25, 0.25, 0.25]);
     let rows = f32s(&[2, 2], &[0.3, 0.6, 0.3, 0.6]);
-    let y = run("qdq", &[&rows, &f32s(&[2], &[0.5, 0.25]), &codes(ElemType::I8, &[2], &[0, 0])], &[("axis", Attr::Int(0))]);
+    let y = run(
+        "qdq",
+        &[&rows, &f32s(&[2], &[0.5, 0.25]), &codes(ElemType::I8, &[2], &[0, 0])],
+        &[("axis", Attr::Int(0))],
+    );
     close(&y, &[2, 2], &[0.5, 0.5, 0.25, 0.5]);
 }
 
@@ -109,7 +124,8 @@ fn qdq_equals_dequantize_of_quantize() {
 
 #[test]
 fn integer_sums_are_exact() {
-    let (x, w) = (codes(ElemType::U8, &[1, 1, 3], &[0, 255, 7]), codes(ElemType::I8, &[1, 1, 2], &[-128, 127]));
+    let (x, w) =
+        (codes(ElemType::U8, &[1, 1, 3], &[0, 255, 7]), codes(ElemType::I8, &[1, 1, 2], &[-128, 127]));
     let pads = [("pads", ints(&[1, 1]))];
     // Padding stands for x_zp, so it adds nothing.
     let y = run("conv_integer", &[&x, &w, &scalar(ElemType::U8, 10)], &pads);

@@ -1,10 +1,11 @@
 //! Running modules: inputs and symbols, taps, updates, regions, errors.
 
-
 use crate::common::{attrs, close, f32s, ints, ramp};
 use gs_eval::{Evaluator, ExecError, Executor, OpError, Precision, Storage, Tensor, TensorSpec};
-use gs_ir::{Attr, AttrSet, Dim, ElemType, Init, Literal, Module, NewGlobal, OpDecl, Registry, Rewriter, Role, Type};
 use gs_ir::{At, GraphId, OPAQUE_NAME, ValueId};
+use gs_ir::{
+    Attr, AttrSet, Dim, ElemType, Init, Literal, Module, NewGlobal, OpDecl, Registry, Rewriter, Role, Type,
+};
 use std::sync::Arc;
 
 fn global(rw: &mut Rewriter<'_>, name: &str, role: Role, literal: Literal) -> ValueId {
@@ -68,7 +69,10 @@ fn only_what_is_needed_is_kept_and_computed() {
     let spec = TensorSpec { elem: ElemType::F32, dims: vec![2, 2] };
     let mut plan = evaluator.prepare(&module, graph, &[spec], &[y]).unwrap();
     let mut seen = Vec::new();
-    plan.run(&[ramp(&[2, 2])], &mut |v, view| seen.push((v, view.dims.to_vec(), view.as_f32().map(<[f32]>::to_vec)))).unwrap();
+    plan.run(&[ramp(&[2, 2])], &mut |v, view| {
+        seen.push((v, view.dims.to_vec(), view.as_f32().map(<[f32]>::to_vec)))
+    })
+    .unwrap();
     assert_eq!(seen, [(y, vec![2, 2], Some(vec![0.0, 2.0, 4.0, 6.0]))]);
 }
 
@@ -204,7 +208,8 @@ fn branches_see_outer_values() {
     let c = rw.add_param(graph, "c", scalar_type(ElemType::Bool));
     let x = rw.add_param(graph, "x", Type::fixed(ElemType::F32, &[2]));
     let y = rw.emit("neg", &[x], AttrSet::new(), At::End(graph)).unwrap();
-    let op = with_regions(&mut rw, graph, "if", &[Some(c)], AttrSet::new(), &[Type::fixed(ElemType::F32, &[2])]);
+    let op =
+        with_regions(&mut rw, graph, "if", &[Some(c)], AttrSet::new(), &[Type::fixed(ElemType::F32, &[2])]);
     for (name, f) in [("then_branch", "relu"), ("else_branch", "abs")] {
         let region = rw.add_region(op, name);
         let z = rw.emit(f, &[y], AttrSet::new(), At::End(region)).unwrap();
@@ -269,7 +274,14 @@ fn endless_loops_end_with_the_steps() {
     let mut rw = Rewriter::new(&mut module);
     let graph = rw.add_graph("main");
     let v = rw.add_param(graph, "v", scalar_type(ElemType::I64));
-    let op = with_regions(&mut rw, graph, "loop", &[None, None, Some(v)], AttrSet::new(), &[scalar_type(ElemType::I64)]);
+    let op = with_regions(
+        &mut rw,
+        graph,
+        "loop",
+        &[None, None, Some(v)],
+        AttrSet::new(),
+        &[scalar_type(ElemType::I64)],
+    );
     let body = rw.add_region(op, "body");
     rw.add_param(body, "i", scalar_type(ElemType::I64));
     let go = rw.add_param(body, "go", scalar_type(ElemType::Bool));
@@ -316,7 +328,8 @@ fn deep_nests_are_refused() {
     let kind = rw.registry().kind("if").unwrap();
     let mut place = graph;
     for _ in 0..5000 {
-        let op = rw.create_typed(kind, &[Some(c)], AttrSet::new(), &[scalar_type(ElemType::Bool)], At::End(place));
+        let op =
+            rw.create_typed(kind, &[Some(c)], AttrSet::new(), &[scalar_type(ElemType::Bool)], At::End(place));
         let result = rw.op(op).result();
         rw.add_result(place, "y", result, None);
         let other = rw.add_region(op, "else_branch");

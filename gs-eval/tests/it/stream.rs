@@ -25,7 +25,8 @@ fn summing(batch: Dim) -> (Module, ValueId) {
 fn source(n: usize) -> InMemory {
     let values: Vec<f32> = (0..n).map(|i| i as f32).collect();
     let labels: Vec<i64> = (0..n as i64).collect();
-    InMemory::new(vec![("x".into(), f32s(&[n, 1], &values)), gs_eval::data::labels(&labels).unwrap()]).unwrap()
+    InMemory::new(vec![("x".into(), f32s(&[n, 1], &values)), gs_eval::data::labels(&labels).unwrap()])
+        .unwrap()
 }
 
 #[test]

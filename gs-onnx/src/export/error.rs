@@ -57,6 +57,9 @@ pub enum ExportError {
         /// The type.
         elem: String,
     },
+    /// An output that has the name of an input, and is another value.
+    #[error("the output '{0}' has the name of an input, but is another value")]
+    OutputIsInput(String),
     /// A global that is no tensor of known size, or whose contents were not loaded.
     #[error("@{0} has no contents that could be written")]
     NoContents(String),

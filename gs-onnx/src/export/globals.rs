@@ -3,7 +3,8 @@
 
 use std::io::{self, Write};
 
-use gs_ir::{Attr, Derived, ElemType, Global, GlobalId, Handle, Init, Literal, TensorType};
+use gs_ir::{Attr, Derived, ElemType, Global, GlobalId, Init, Literal, TensorType};
+use rustc_hash::FxHashSet;
 
 use super::attrs::tensor;
 use super::graph::Body;
@@ -39,9 +40,8 @@ impl<'m> Exporter<'m> {
     pub(super) fn globals(&mut self, body: &mut Body) -> Result<(), ExportError> {
         let module = self.module;
         let needed = self.needed();
-        let is_needed = |id: GlobalId| needed.get(id.index()) == Some(&true);
         for as_nodes in [false, true] {
-            for (id, _) in module.globals().filter(|(id, _)| is_needed(*id)) {
+            for (id, _) in module.globals().filter(|(id, _)| needed.contains(id)) {
                 if self.is_node(id) == as_nodes {
                     self.global_with_operands(id, body)?;
                 }
@@ -57,23 +57,15 @@ impl<'m> Exporter<'m> {
     }
 
     /// Which globals are written: those that a graph reads, what their nodes read, and those that nothing reads at all.
-    fn needed(&self) -> Vec<bool> {
+    fn needed(&self) -> FxHashSet<GlobalId> {
         let module = self.module;
-        let mut is_base = vec![false; module.global_capacity()];
-        for (_, g) in module.globals() {
-            for id in derived_operands(g) {
-                is_base[id.index()] = true;
-            }
-        }
-        let mut needed = vec![false; module.global_capacity()];
+        let bases: FxHashSet<GlobalId> = module.globals().flat_map(|(_, g)| derived_operands(g)).collect();
         let read = |g: &Global| !module.value(g.value).uses().is_empty();
-        let mut pending: Vec<GlobalId> =
-            module.globals().filter(|(id, g)| read(g) || !is_base[id.index()]).map(|(id, _)| id).collect();
+        let roots = module.globals().filter(|(id, g)| read(g) || !bases.contains(id));
+        let mut pending: Vec<GlobalId> = roots.map(|(id, _)| id).collect();
+        let mut needed = FxHashSet::default();
         while let Some(id) = pending.pop() {
-            if std::mem::replace(&mut needed[id.index()], true) {
-                continue;
-            }
-            if self.node_of(id).is_some() {
+            if needed.insert(id) && self.node_of(id).is_some() {
                 pending.extend(derived_operands(module.global(id)));
             }
         }

@@ -1,8 +1,6 @@
 //! Graphs: the main one and the regions of operations.
 
-use bytes::Bytes;
-use gs_ir::registry::Regions;
-use gs_ir::{Attr, Def, GraphId, OPAQUE_NAME, OpId, Type, Use, ValueId, infer};
+use gs_ir::{Def, GraphId, OPAQUE_NAME, OpId, Type, Use, ValueId, infer};
 
 use super::attrs::attribute;
 use super::names::wanted_node;
@@ -10,7 +8,7 @@ use super::op::{Written, graph_attribute};
 use super::spelling::spelled;
 use super::types::{says_more, value_info};
 use super::{ExportError, Exporter};
-use crate::import::{OVERLOAD, REGIONS, domain};
+use crate::import::{LIST, OVERLOAD, domain};
 use crate::proto::{AttributeProto, GraphProto, NodeProto, ValueInfoProto, attribute_type as at};
 
 /// Readers of protobuf stop at a hundred messages within one another; a region takes three.
@@ -122,11 +120,12 @@ impl Exporter<'_> {
         let name = op.attrs.str(OPAQUE_NAME).unwrap_or_default();
         let (of, op_type) = name.split_once("::").unwrap_or(("", name));
         let mut attributes = Vec::new();
-        for (name, value) in op.attrs.iter().filter(|(n, _)| ![OPAQUE_NAME, REGIONS, OVERLOAD].contains(n)) {
+        for (name, value) in op.attrs.iter().filter(|(n, _)| ![OPAQUE_NAME, OVERLOAD].contains(n)) {
             let damaged = || ExportError::Attribute { node: op.node.clone(), attr: name.to_owned() };
             attributes.push(attribute(name, value)?.ok_or_else(damaged)?);
         }
-        if domain(of).is_empty() {
+        // A source that did not import its operators' set goes back as it was.
+        if domain(of).is_empty() && self.module.meta.onnx.is_none() {
             self.domains.insert("");
         }
         Ok(NodeProto {
@@ -141,15 +140,15 @@ impl Exporter<'_> {
         })
     }
 
+    /// Regions under the names that they have: those of ONNX's attributes.
     fn region_attributes(&mut self, op: OpId, depth: usize) -> Result<Vec<AttributeProto>, ExportError> {
         let module = self.module;
-        let names = region_names(module.decl(op).regions, module.attrs_of(op).get(REGIONS));
         let mut attributes: Vec<AttributeProto> = Vec::new();
-        for (i, &graph) in module.op(op).regions().iter().enumerate() {
-            let attr = names.get(i).cloned().unwrap_or_else(|| format!("region{i}"));
-            let proto = self.region(graph, depth + 1)?;
-            let Some(list) = attr.strip_suffix("[]") else {
-                attributes.push(graph_attribute(&attr, proto));
+        for &graph in module.op(op).regions() {
+            let name = module.str(module.graph(graph).name);
+            let proto = self.region(graph, name, depth + 1)?;
+            let Some(list) = name.strip_suffix(LIST) else {
+                attributes.push(graph_attribute(name, proto));
                 continue;
             };
             match attributes.last_mut().filter(|a| a.name() == list) {
@@ -165,13 +164,11 @@ impl Exporter<'_> {
         Ok(attributes)
     }
 
-    fn region(&mut self, graph: GraphId, depth: usize) -> Result<GraphProto, ExportError> {
+    fn region(&mut self, graph: GraphId, name: &str, depth: usize) -> Result<GraphProto, ExportError> {
         let mark = self.symbols.enter();
         let proto = self.contents_of(graph, Body::default(), depth, false)?;
         self.symbols.leave(mark);
-        let name = self.module.str(self.module.graph(graph).name);
-        let name = if name.is_empty() { "region" } else { name };
-        Ok(GraphProto { name: Some(name.to_owned()), ..proto })
+        Ok(GraphProto { name: Some(name.trim_end_matches(LIST).to_owned()), ..proto })
     }
 
     /// Outputs by name. A value that has another name, or stands elsewhere, passes through an `Identity`.
@@ -191,6 +188,10 @@ impl Exporter<'_> {
                 matches!(module.value(value).def, Def::Result(op, _) if module.op(op).graph == graph);
             let as_it_is =
                 if is_main { has == wanted } else { is_own && !outputs.iter().any(|o| o.name() == has) };
+            let is_input = |name: &str| g.params().iter().any(|p| self.names.of(*p) == Some(name));
+            if is_main && !as_it_is && is_input(wanted) {
+                return Err(ExportError::OutputIsInput(wanted.to_owned()));
+            }
             let name = if as_it_is { has } else { self.pass_through(has, wanted, is_main, body) };
             let ty = module.ty(ty);
             outputs.push(value_info(
@@ -217,16 +218,5 @@ impl Exporter<'_> {
             ..Default::default()
         });
         wanted.to_owned()
-    }
-}
-
-/// The attributes under which regions stand: declared, or noted when the source was read.
-fn region_names(declared: Regions, noted: Option<&Attr>) -> Vec<String> {
-    match (declared, noted) {
-        (Regions::Named(names), _) => names.iter().map(|n| (*n).to_owned()).collect(),
-        (_, Some(Attr::Strs(names))) => {
-            names.iter().map(|n: &Bytes| String::from_utf8_lossy(n).into_owned()).collect()
-        }
-        _ => Vec::new(),
     }
 }

@@ -131,6 +131,7 @@ fn add_node_notes(nodes: &mut [NodeProto], notes: Vec<NodeProto>) {
             node.doc_string = note.doc_string;
             node.metadata_props = note.metadata_props;
             node.device_configurations = note.device_configurations;
+            node.attribute.iter_mut().for_each(|a| extras::add_graph_notes(a, &note.attribute));
         }
         for a in &mut node.attribute {
             let graphs = a.g.as_deref_mut().into_iter().chain(&mut a.graphs);

@@ -89,6 +89,19 @@ pub fn export<'m>(module: &'m Module, options: &ExportOptions) -> Result<Exporte
     Ok(Exported { model, module, contents: exporter.contents })
 }
 
+/// Writes a module's main graph as ONNX, weights in the file.
+///
+/// # Errors
+/// As [`export`] and [`Exported::write`].
+pub fn export_to(
+    out: &mut dyn Write,
+    module: &Module,
+    options: &ExportOptions,
+    materialise: &mut dyn Materialise,
+) -> Result<(), Error> {
+    export(module, options)?.write(out, materialise)
+}
+
 impl Exported<'_> {
     /// Writes the model with all its weights.
     ///

@@ -17,15 +17,52 @@ pub(super) type Key<'a> = (&'a str, &'a str, &'a str);
 /// Functions that call each other deeper than this are taken to be endless.
 const DEPTH_LIMIT: usize = 64;
 
-pub(super) fn index(functions: &[FunctionProto]) -> FxHashMap<Key<'_>, &FunctionProto> {
-    functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect()
+/// A function, and how many nodes a call of it expands to.
+#[derive(Clone, Copy)]
+pub(super) struct Function<'a> {
+    proto: &'a FunctionProto,
+    size: usize,
+}
+
+pub(super) fn index(functions: &[FunctionProto]) -> FxHashMap<Key<'_>, Function<'_>> {
+    let protos = functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect();
+    let mut sizes = FxHashMap::default();
+    let mut with_size = |key, proto| Function { proto, size: expanded_size(key, &protos, &mut sizes, 0) };
+    protos.iter().map(|(&key, &proto)| (key, with_size(key, proto))).collect()
+}
+
+/// Nodes of a function with those of the functions that it calls; `usize::MAX` where that has no end.
+fn expanded_size<'a>(
+    key: Key<'a>,
+    functions: &FxHashMap<Key<'a>, &'a FunctionProto>,
+    sizes: &mut FxHashMap<Key<'a>, usize>,
+    depth: usize,
+) -> usize {
+    let Some(function) = functions.get(&key) else { return 1 };
+    if let Some(&size) = sizes.get(&key) {
+        return size;
+    }
+    if depth > DEPTH_LIMIT {
+        return usize::MAX;
+    }
+    sizes.insert(key, usize::MAX); // what a call of itself meets
+    let mut size = 0usize;
+    let mut nodes: Vec<&NodeProto> = function.node.iter().collect();
+    while let Some(node) = nodes.pop() {
+        let called = (domain(node.domain()), node.op_type(), node.overload());
+        size = size.saturating_add(expanded_size(called, functions, sizes, depth + 1));
+        let graphs = node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
+        nodes.extend(graphs.flat_map(|g| &g.node));
+    }
+    sizes.insert(key, size);
+    size
 }
 
 impl Importer<'_> {
     /// Expands a call, unless its operator is declared: then the function is only how another reader runs it.
     pub(super) fn function_call(&mut self, call: &Call<'_>, scope: &mut Scope<'_>) -> Result<bool, Error> {
         let key = (call.domain, call.node.op_type(), call.node.overload());
-        let Some(&function) = self.functions.get(&key) else { return Ok(false) };
+        let Some(&Function { proto: function, size }) = self.functions.get(&key) else { return Ok(false) };
         if self.rw.registry().for_onnx(call.domain, call.node.op_type()).next().is_some() {
             return Ok(false);
         }
@@ -34,14 +71,14 @@ impl Importer<'_> {
         }
         if scope.call.is_none() {
             self.calls.push(call.source);
+            if size > self.expansion_left {
+                return Err(node_error(call.node, NodeProblem::Recursion(EXPANSION_LIMIT)));
+            }
+            self.expansion_left -= size;
         }
-        self.call_depth += 1;
-        if self.call_depth > DEPTH_LIMIT || function.node.len() > self.expansion_left {
-            return Err(node_error(call.node, NodeProblem::Recursion(EXPANSION_LIMIT)));
-        }
-        self.expansion_left -= function.node.len();
+        self.enter(call.node)?;
         self.expand(call, function, scope)?;
-        self.call_depth -= 1;
+        self.depth -= 1;
         Ok(true)
     }
 

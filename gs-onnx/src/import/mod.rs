@@ -27,16 +27,19 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::error::Error;
 use crate::external::ExternalFiles;
 use crate::extras;
-use crate::proto::{FunctionProto, ModelProto, NodeProto};
+use crate::proto::{ModelProto, NodeProto};
 pub(crate) use attrs::{RAW_TAG, default_value};
 pub(crate) use op::spatial;
-pub(crate) use opaque::{OVERLOAD, REGIONS};
+pub(crate) use opaque::{LIST, OVERLOAD};
 pub(crate) use scope::domain;
 use scope::{MadeStatic, Opsets, Scope};
 pub(crate) use types::is_anonymous;
 
 /// Nodes that calls of functions may expand to. A small file can describe an endless expansion.
 const EXPANSION_LIMIT: usize = 1 << 22;
+
+/// Graphs and calls within one another.
+const NESTING_LIMIT: usize = 100;
 
 /// Reads an ONNX file; weights stay in its memory map.
 ///
@@ -72,7 +75,7 @@ pub fn import(
         made_static: Vec::new(),
         calls: Vec::new(),
         expansion_left: EXPANSION_LIMIT,
-        call_depth: 0,
+        depth: 0,
     };
     let main = importer.rw.add_graph("main");
     importer.whole_graph(graph, &mut Scope::root(main, &opsets))?;
@@ -87,7 +90,7 @@ struct Importer<'a> {
     rw: Rewriter<'a>,
     files: Option<&'a mut ExternalFiles>,
     opaque: OpKind,
-    functions: FxHashMap<functions::Key<'a>, &'a FunctionProto>,
+    functions: FxHashMap<functions::Key<'a>, functions::Function<'a>>,
     /// Names that nodes of the file have; no unnamed node may get one of them.
     names: FxHashSet<&'a str>,
     /// Names of values that anything reads.
@@ -99,7 +102,8 @@ struct Importer<'a> {
     /// Calls of functions that were expanded.
     calls: Vec<Sym>,
     expansion_left: usize,
-    call_depth: usize,
+    /// How many graphs and calls are open, to bound the stack.
+    depth: usize,
 }
 
 fn fill_meta(module: &mut Module, model: &ModelProto, notes: Vec<NodeProto>) {

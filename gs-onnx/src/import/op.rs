@@ -19,7 +19,7 @@ pub(super) type Reason = String;
 pub(super) struct Translated<'n> {
     operands: Vec<Option<ValueId>>,
     attrs: AttrSet,
-    regions: Vec<&'n GraphProto>,
+    regions: Vec<(&'static str, &'n GraphProto)>,
     made_static: Vec<ValueId>,
 }
 
@@ -56,15 +56,7 @@ impl Importer<'_> {
             let at = At::End(scope.graph);
             self.rw.create(kind, &translated.operands, translated.attrs, results, at).map_err(|e| e.0)
         } else {
-            self.with_regions(
-                kind,
-                &decl,
-                translated.operands,
-                translated.attrs,
-                results,
-                &translated.regions,
-                scope,
-            )?
+            self.with_regions(call, kind, &translated, results, scope)?
         };
         if let Ok(op) = made {
             self.settle_target(op);
@@ -85,25 +77,23 @@ impl Importer<'_> {
     }
 
     /// Makes an operation whose result types follow from its regions.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one operation")]
     fn with_regions(
         &mut self,
+        call: &Call<'_>,
         kind: OpKind,
-        decl: &OpDecl,
-        operands: Vec<Option<ValueId>>,
-        attrs: AttrSet,
+        translated: &Translated<'_>,
         results: usize,
-        regions: &[&GraphProto],
         scope: &Scope<'_>,
     ) -> Result<Result<OpId, Reason>, Error> {
-        let attrs = normal_attrs(decl, attrs);
-        if let Err(e) = check_attrs(decl, &attrs) {
+        let decl = *self.rw.registry().decl(kind);
+        let attrs = normal_attrs(&decl, translated.attrs.clone());
+        if let Err(e) = check_attrs(&decl, &attrs) {
             return Ok(Err(e.0));
         }
         let types = vec![Type::Any; results];
-        let op = self.rw.create_typed(kind, &operands, attrs, &types, At::End(scope.graph));
-        for graph in regions {
-            self.region(op, graph, scope)?;
+        let op = self.rw.create_typed(kind, &translated.operands, attrs, &types, At::End(scope.graph));
+        for (name, graph) in &translated.regions {
+            self.region(op, call.node, name, graph, scope)?;
         }
         if let Ok(facts) = infer::infer_op(&self.rw, op) {
             for (value, fact) in self.rw.op(op).results().to_vec().into_iter().zip(facts) {
@@ -294,7 +284,7 @@ fn read_regions<'n>(call: &Call<'n>, decl: &OpDecl, out: &mut Translated<'n>) ->
     };
     for name in names {
         let found = graphs.iter().find(|a| a.name() == *name).and_then(|a| a.g.as_deref());
-        out.regions.push(found.ok_or_else(|| format!("the graph `{name}` is missing"))?);
+        out.regions.push((name, found.ok_or_else(|| format!("the graph `{name}` is missing"))?));
     }
     if graphs.len() == names.len() {
         Ok(())

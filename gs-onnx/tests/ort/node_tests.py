@@ -44,13 +44,19 @@ def run(path, case):
         return str(error)[:300]
 
 
-def same(a, b):
+def same(a, b, exact):
+    """Bit for bit; another version of the operator set may run another kernel, which rounds elsewhere."""
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+        return len(a) == len(b) and all(same(x, y, exact) for x, y in zip(a, b))
     if a is None or b is None:
         return a is b
     a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and (a.tobytes() == b.tobytes() or np.array_equal(a, b))
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.tobytes() == b.tobytes() or np.array_equal(a, b):
+        return True
+    tolerance = 2e-3 if a.dtype == np.float16 else 1e-5
+    return not exact and a.dtype.kind == "f" and np.allclose(a, b, tolerance, tolerance, equal_nan=True)
 
 
 def convert(tool, pairs, options):
@@ -98,8 +104,9 @@ def main():
             ran += 1
             after = run(case / "once.onnx", case)
             if isinstance(after, str):
-                wrong.append((case.name, after))
-            elif not all(same(x, y) for x, y in zip(before, after)):
+                if a.opset is None or "NOT_IMPLEMENTED" not in after:
+                    wrong.append((case.name, after))
+            elif not all(same(x, y, a.opset is None) for x, y in zip(before, after)):
                 wrong.append((case.name, "other outputs"))
         for name, message in wrong:
             print(f"FAIL {name}: {message}")

@@ -325,7 +325,7 @@ mod tests {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         }
-        assert_eq!(hash, 0, "{hash:#018x}");
+        assert_eq!(hash, 0x4980_8d06_2ac3_e999, "{hash:#018x}");
     }
 
     #[test]

@@ -19,12 +19,19 @@ use smallvec::SmallVec;
 pub struct Built {
     /// One for each result of the root that is replaced.
     pub values: Vec<ValueId>,
-    /// The new operations, in order.
+    /// The new operations, in order. No operation that was there before has a handle as large as theirs.
     pub ops: Vec<OpId>,
     /// Constants that were made for them.
     pub globals: Vec<GlobalId>,
     /// Operations of the match whose attributes were copied, and to where: those are their heirs.
     pub heirs: Vec<(OpId, OpId)>,
+}
+
+impl Built {
+    /// Whether an operation is one of the new ones.
+    pub fn made(&self, op: OpId) -> bool {
+        self.ops.first().is_some_and(|&first| op >= first)
+    }
 }
 
 /// Builds templates of one match.
@@ -43,7 +50,15 @@ impl<'a, 'm> Builder<'a, 'm> {
     pub fn new(rewriter: &'a mut Rewriter<'m>, env: &'a dyn RuleEnv, root: OpId, found: &'a Match) -> Self {
         let root_results = rewriter.op(root).results().len();
         let (bindings, matched) = (found.bindings.clone(), &found.ops[..]);
-        Builder { rewriter, env, bindings, matched, at: At::Before(root), root_results, built: Built::default() }
+        Builder {
+            rewriter,
+            env,
+            bindings,
+            matched,
+            at: At::Before(root),
+            root_results,
+            built: Built::default(),
+        }
     }
 
     /// Builds everything, or nothing.
@@ -92,7 +107,9 @@ impl<'a, 'm> Builder<'a, 'm> {
                 let literal = self.evaluate(|ev| ev.tensor(e))?;
                 Ok(self.constant(literal))
             }
-            Tmpl::Absent | Tmpl::Rest(_) | Tmpl::Each(_) | Tmpl::Tuple(_) => Err("one value is meant here".into()),
+            Tmpl::Absent | Tmpl::Rest(_) | Tmpl::Each(_) | Tmpl::Tuple(_) => {
+                Err("one value is meant here".into())
+            }
         }
     }
 

@@ -1,8 +1,46 @@
-//! Reading the contents of constants as numbers, for conditions and number patterns. Only what lies in memory is
-//! read: a derived global is not evaluated here (`const-fold` does that).
+//! Reading the contents of constants as numbers, for conditions and number patterns.
 
-use super::functions::Refusal;
-use gs_ir::{ElemType, Global, Init, Role, TensorData, Type};
+use super::functions::{Refusal, View};
+use gs_ir::{ElemType, Global, Init, Role, TensorData, Type, ValueId};
+
+/// Derived constants of more elements than this are not evaluated for the sake of a rule.
+pub(super) const DERIVED_LIMIT: usize = 1 << 16;
+
+/// The elements of a constant value, as numbers, in order.
+///
+/// # Errors
+/// As [`numbers`].
+pub(super) fn of_value(view: &dyn View, value: ValueId, limit: usize) -> Result<Vec<f64>, Refusal> {
+    let global = view.global(value).ok_or("it is not a constant")?;
+    let ty = view.type_of(value);
+    match derived(view, global, ty, value) {
+        Some(data) => numbers(&Global { init: Init::Data(data), ..global.clone() }, ty, limit),
+        None => numbers(global, ty, limit),
+    }
+}
+
+/// Whether every element of a constant value satisfies a test.
+///
+/// # Errors
+/// As [`numbers`], without a limit.
+pub(super) fn all_of_value(
+    view: &dyn View,
+    value: ValueId,
+    test: impl Fn(f64) -> bool,
+) -> Result<bool, Refusal> {
+    let global = view.global(value).ok_or("it is not a constant")?;
+    let ty = view.type_of(value);
+    match derived(view, global, ty, value) {
+        Some(data) => all(&Global { init: Init::Data(data), ..global.clone() }, ty, test),
+        None => all(global, ty, test),
+    }
+}
+
+/// The contents of a small constant that is made from others.
+fn derived(view: &dyn View, global: &Global, ty: &Type, value: ValueId) -> Option<TensorData> {
+    let small = ty.as_tensor().and_then(|t| t.count()).is_some_and(|n| n <= DERIVED_LIMIT);
+    (matches!(global.init, Init::Derived(_)) && small).then(|| view.evaluated(value)).flatten()
+}
 
 /// The elements of a constant, as numbers, in order.
 ///

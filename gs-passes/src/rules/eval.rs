@@ -79,7 +79,9 @@ impl<'a> Evaluator<'a> {
                 _ => Err("a variable is not bound".into()),
             },
             CExpr::Own(decl, _) => {
-                let Bindings::Emitting(_, own) = self.bindings else { return Err("no operation is put in here".into()) };
+                let Bindings::Emitting(_, own) = self.bindings else {
+                    return Err("no operation is put in here".into());
+                };
                 Ok(own.get(decl.name).cloned().or_else(|| super::functions::default_attr(decl.default)))
             }
             CExpr::List(items, _) => self.ints(items).map(|v| Some(Attr::ints(&v))),

@@ -9,8 +9,9 @@ use super::env::RuleEnv;
 use super::functions::Refusal;
 use super::matcher::{Match, Matcher};
 use super::rule::{Rule, RuleSet};
-use gs_ir::{Dim, Event, Handle, Module, OpId, Rewriter, Shape, TensorType, Type, Use, ValueId};
+use gs_ir::{Dim, Event, Handle, Module, OpId, Rewriter, Shape, Sym, TensorType, Type, Use, ValueId};
 use gs_text::gsr::{Driver, Strictness};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 
 /// How to run.
@@ -48,7 +49,9 @@ impl std::fmt::Display for Limit {
         match self {
             Limit::Fuel(n) => write!(f, "the fuel of {n} rewrites is used up"),
             Limit::Sweeps(n) => write!(f, "{n} sweeps did not reach an end"),
-            Limit::Rewrites(n) => write!(f, "{n} rewrites did not reach an end: rules undo each other or grow"),
+            Limit::Rewrites(n) => {
+                write!(f, "{n} rewrites did not reach an end: rules undo each other or grow")
+            }
         }
     }
 }
@@ -120,11 +123,13 @@ pub fn greedy(module: &mut Module, set: &RuleSet, options: &GreedyOptions, env: 
         queue: VecDeque::new(),
         queued: Vec::new(),
         budget: 0,
+        refused: FxHashSet::default(),
     };
     driver.sweeps();
     let mut stats = driver.stats;
     let counts = driver.counts;
-    stats.by_rule = set.rules.iter().zip(counts).filter(|(_, n)| *n > 0).map(|(r, n)| (r.name.clone(), n)).collect();
+    stats.by_rule =
+        set.rules.iter().zip(counts).filter(|(_, n)| *n > 0).map(|(r, n)| (r.name.clone(), n)).collect();
     stats
 }
 
@@ -176,6 +181,8 @@ struct Run<'a, 'm, 's> {
     queue: VecDeque<OpId>,
     queued: Vec<bool>,
     budget: u64,
+    /// Rules and operations whose refusal is noted.
+    refused: FxHashSet<(usize, OpId)>,
 }
 
 /// After one rewrite at most so many operations around it are looked at again at once; a sweep finds the others.
@@ -267,17 +274,16 @@ impl Run<'_, '_, '_> {
                 }
                 Err(reason) => {
                     self.rewriter.take_events();
-                    self.refuse(rule, op, reason);
+                    self.refuse(index, rule, op, reason);
                 }
             }
         }
     }
 
-    fn refuse(&mut self, rule: &Rule, op: OpId, reason: Refusal) {
-        let op = self.rewriter.label(op).to_owned();
-        let refused = Refused { rule: rule.name.clone(), op, reason };
-        if self.stats.refused.len() < MAX_REFUSED && !self.stats.refused.contains(&refused) {
-            self.stats.refused.push(refused);
+    fn refuse(&mut self, index: usize, rule: &Rule, op: OpId, reason: Refusal) {
+        if self.stats.refused.len() < MAX_REFUSED && self.refused.insert((index, op)) {
+            let op = self.rewriter.label(op).to_owned();
+            self.stats.refused.push(Refused { rule: rule.name.clone(), op, reason });
         }
     }
 
@@ -350,7 +356,8 @@ pub(super) fn apply(
         }
     };
     for (&new, ty) in built.values.iter().zip(types) {
-        if *rewriter.type_of(new) != ty && rewriter.producer(new).is_some_and(|op| built.ops.contains(&op)) {
+        // The interface (parameters, globals) keeps the types that it states.
+        if *rewriter.type_of(new) != ty && rewriter.producer(new).is_some() {
             rewriter.set_type(new, ty);
         }
     }
@@ -361,25 +368,52 @@ pub(super) fn apply(
 /// Replaces the root and removes what of the match is dead then. Source names go to the operation that took the
 /// attributes over, else to the one that stands in the root's place; where none does, they are noted as gone.
 fn retire_all(rewriter: &mut Rewriter<'_>, rule: &Rule, root: OpId, found: &Match, built: &Built) {
-    let made = |v: &ValueId| rewriter.producer(*v).filter(|op| built.ops.contains(op));
-    let stand_in = built.values.first().and_then(made);
-    let heir_of = |op: OpId| built.heirs.iter().find(|(from, _)| *from == op).map(|(_, to)| *to).or(stand_in);
-    let code = rule.note.as_deref().unwrap_or("removed");
-    let entry = rewriter.entry(code, &rule.name, None, None);
+    let stand_in = built.values.first().and_then(|v| rewriter.producer(*v)).filter(|op| built.made(*op));
+    let heirs: FxHashMap<OpId, OpId> = built.heirs.iter().copied().collect();
+    let old: Vec<ValueId> = rewriter.op(root).results().to_vec();
+    for (&old, &new) in old.iter().zip(&built.values) {
+        if !old.is_none() {
+            rewriter.replace_uses(old, new);
+        }
+    }
     for &(from, to) in &built.heirs {
         let names = rewriter.source_of(from).to_vec();
         rewriter.add_source(to, &names);
     }
-    rewriter.replace(root, &built.values, heir_of(root), entry.clone());
+    let names = erase_dead(rewriter, root, found);
+    let entry = rewriter.entry(rule.note.as_deref().unwrap_or("removed"), &rule.name, None, None);
+    // What came first in the network is named first.
+    for (op, names) in names.into_iter().rev() {
+        match heirs.get(&op).copied().or(stand_in) {
+            Some(heir) => rewriter.add_source(heir, &names),
+            None => names.into_iter().for_each(|n| {
+                rewriter.gone.insert(n, entry.clone());
+            }),
+        }
+    }
+}
+
+/// Erases the root of a match and what else of it nothing reads any more; gives the names of the source nodes that
+/// each stood for.
+fn erase_dead(rewriter: &mut Rewriter<'_>, root: OpId, found: &Match) -> Vec<(OpId, Vec<Sym>)> {
+    let mut names = vec![(root, rewriter.source_of(root).to_vec())];
+    rewriter.erase(root);
+    // An operation comes before its operands, so that mostly one round finds everything that is dead.
     let mut left: Vec<OpId> = found.ops.iter().copied().filter(|op| *op != root).collect();
     loop {
-        let dead = left.iter().position(|&op| {
+        let before = left.len();
+        left.retain(|&op| {
             let results = rewriter.op(op).results();
-            rewriter.op(op).is_live() && results.iter().all(|v| v.some().is_none_or(|v| rewriter.value(v).uses().is_empty()))
+            let dead = results.iter().all(|v| v.some().is_none_or(|v| rewriter.value(v).uses().is_empty()));
+            if dead && rewriter.op(op).is_live() {
+                names.push((op, rewriter.source_of(op).to_vec()));
+                rewriter.erase(op);
+            }
+            !dead
         });
-        let Some(at) = dead else { return };
-        let op = left.swap_remove(at);
-        rewriter.retire(op, heir_of(op), entry.clone());
+        if left.is_empty() || left.len() == before {
+            return names;
+        }
     }
 }
 
@@ -393,7 +427,7 @@ fn check(rewriter: &Rewriter<'_>, root: OpId, built: &Built) -> Result<Vec<Type>
     for (i, &old) in results.iter().enumerate() {
         let Some(old) = old.some() else { continue };
         let uses = rewriter.value(old).uses();
-        if uses.iter().any(|u| matches!(u, Use::Operand(op, _) if built.ops.contains(op))) {
+        if uses.iter().any(|u| matches!(u, Use::Operand(op, _) if built.made(*op))) {
             return Err("what it makes reads what it replaces".into());
         }
         match built.values.get(i) {

@@ -192,7 +192,13 @@ impl<'a> Matcher<'a> {
         self.all.take().unwrap_or_default()
     }
 
-    fn push(&mut self, pattern: &'a Pat, value: Option<ValueId>, place: Option<(OpId, u32)>, next: usize) -> usize {
+    fn push(
+        &mut self,
+        pattern: &'a Pat,
+        value: Option<ValueId>,
+        place: Option<(OpId, u32)>,
+        next: usize,
+    ) -> usize {
         self.goals.push(Goal { pattern, value, place, next });
         self.goals.len() - 1
     }
@@ -219,7 +225,8 @@ impl<'a> Matcher<'a> {
 
     /// Tries alternatives in turn, each from the same state.
     fn choose<T: Copy>(&mut self, choices: &[T], mut attempt: impl FnMut(&mut Self, T) -> bool) -> bool {
-        let (trail, ops, goals, progress) = (self.trail.len(), self.ops.len(), self.goals.len(), self.progress);
+        let (trail, ops, goals, progress) =
+            (self.trail.len(), self.ops.len(), self.goals.len(), self.progress);
         for &choice in choices {
             if attempt(self, choice) {
                 return true;
@@ -244,7 +251,9 @@ impl<'a> Matcher<'a> {
                 Some(_) => self.fail(None, |_| "an operand is there that must be absent".into()),
             },
             Pat::Optional(inner) => match (value, &**inner) {
-                (None, Pat::Var(slot)) => self.bind(*slot, Binding::Value(None), place, None) && self.solve(next),
+                (None, Pat::Var(slot)) => {
+                    self.bind(*slot, Binding::Value(None), place, None) && self.solve(next)
+                }
                 (None, _) => self.solve(next),
                 (Some(_), inner) => {
                     let again = self.push(inner, value, place, next);
@@ -315,11 +324,11 @@ impl<'a> Matcher<'a> {
     }
 
     fn number(&mut self, n: f64, value: Option<ValueId>) -> bool {
-        let Some(v) = value else { return self.fail(None, |_| format!("an operand must be {n}, but is absent")) };
-        let holds = match self.module.as_global(v) {
-            None => Err("it is not a constant".to_owned()),
-            Some(g) => super::contents::all(self.module.global(g), self.module.type_of(v), |x| x == n),
+        let Some(v) = value else {
+            return self.fail(None, |_| format!("an operand must be {n}, but is absent"));
         };
+        let view = ModuleView { module: self.module, matched: &self.ops };
+        let holds = super::contents::all_of_value(&view, v, |x| x == n);
         match holds {
             Ok(true) => true,
             Ok(false) => self.fail(None, |_| format!("an operand is a constant, but not {n} everywhere")),
@@ -330,13 +339,19 @@ impl<'a> Matcher<'a> {
     /// The operation whose first result a value is, if it may be looked at from here.
     fn producer(&mut self, value: Option<ValueId>) -> Option<OpId> {
         let v = value?;
-        let Def::Result(op, _) = self.module.value(v).def else { return None };
+        let Def::Result(op, 0) = self.module.value(v).def else { return None };
         // What stands outside of a region is seen as a value only.
         let here: Option<GraphId> = self.ops.first().map(|&root| self.module.op(root).graph);
         (here.is_none_or(|g| g == self.module.op(op).graph)).then_some(op)
     }
 
-    fn wrapped(&mut self, w: &'a Wrapped, value: Option<ValueId>, place: Option<(OpId, u32)>, next: usize) -> bool {
+    fn wrapped(
+        &mut self,
+        w: &'a Wrapped,
+        value: Option<ValueId>,
+        place: Option<(OpId, u32)>,
+        next: usize,
+    ) -> bool {
         self.choose(&[true, false], |m, around| {
             if !around {
                 if !w.optional {
@@ -369,8 +384,15 @@ impl<'a> Matcher<'a> {
         let Some(op) = self.producer(value) else {
             let wanted = p.kind;
             return self.fail(Some(p.span), |m| match value {
-                None => format!("`{}` must stand here, but the operand is absent", m.registry().decl(wanted).name),
-                Some(_) => format!("`{}` must stand here, not an input or a constant", m.registry().decl(wanted).name),
+                None => {
+                    format!("`{}` must stand here, but the operand is absent", m.registry().decl(wanted).name)
+                }
+                Some(_) => {
+                    let wanted = m.registry().decl(wanted).name;
+                    format!(
+                        "`{wanted}` must stand here, not an input, a constant or what another graph makes"
+                    )
+                }
             });
         };
         if self.module.op(op).kind != p.kind {
@@ -383,7 +405,7 @@ impl<'a> Matcher<'a> {
         if p.bind.is_some_and(|slot| !self.bind(slot, Binding::Op(op), None, Some(p.span))) {
             return false;
         }
-        if !self.results(p, op, value) || !self.attributes(&p.attrs, op, p.span) {
+        if !self.results(p, op) || !self.attributes(&p.attrs, op, p.span) {
             return false;
         }
         let count = self.module.op(op).operand_count();
@@ -447,16 +469,16 @@ impl<'a> Matcher<'a> {
         });
         self.conditions = conditions;
         self.all = wanted;
-        all && slots.iter().zip(lists).all(|(&slot, list)| self.bind(slot, Binding::Values(list), None, Some(p.span)))
+        all && slots
+            .iter()
+            .zip(lists)
+            .all(|(&slot, list)| self.bind(slot, Binding::Values(list), None, Some(p.span)))
     }
 
-    fn results(&mut self, p: &'a OpPat, op: OpId, value: Option<ValueId>) -> bool {
+    fn results(&mut self, p: &'a OpPat, op: OpId) -> bool {
         let results: SmallVec<[ValueId; 4]> = self.module.op(op).results().iter().copied().collect();
         let unused = |m: &Module, v: ValueId| v.some().is_none_or(|v| m.value(v).uses().is_empty());
         let Some(wanted) = &p.results else {
-            if results.first().copied() != value {
-                return self.fail(Some(p.span), |m| format!("another result of `{}` is meant than the first", m.op_name(op)));
-            }
             if !results.iter().skip(1).all(|v| unused(self.module, *v)) {
                 return self.fail(Some(p.span), |m| format!("another result of `{}` is used", m.op_name(op)));
             }
@@ -467,10 +489,13 @@ impl<'a> Matcher<'a> {
             let good = match r {
                 ResultPat::Any => true,
                 ResultPat::Unused => v.is_none_or(|v| unused(self.module, v)),
-                ResultPat::Var(slot) => v.is_some() && self.bind(*slot, Binding::Value(v), None, Some(p.span)),
+                ResultPat::Var(slot) => {
+                    v.is_some() && self.bind(*slot, Binding::Value(v), None, Some(p.span))
+                }
             };
             if !good {
-                return self.fail(Some(p.span), |m| format!("result {i} of `{}` does not fit", m.op_name(op)));
+                return self
+                    .fail(Some(p.span), |m| format!("result {i} of `{}` does not fit", m.op_name(op)));
             }
         }
         let others = results.get(wanted.named.len()..).unwrap_or(&[]);
@@ -492,7 +517,9 @@ impl<'a> Matcher<'a> {
             match wanted {
                 AttrPat::Is(value) => {
                     if found != value.as_ref() {
-                        return self.fail(Some(span), |m| format!("`{}` of `{}` is another", decl.name, m.op_name(op)));
+                        return self.fail(Some(span), |m| {
+                            format!("`{}` of `{}` is another", decl.name, m.op_name(op))
+                        });
                     }
                 }
                 AttrPat::Var(slot) => {

@@ -15,8 +15,10 @@ pub mod functions;
 mod greedy;
 mod insert;
 pub mod matcher;
+mod meaning;
 mod remarks;
 pub mod rule;
+mod same;
 mod view;
 
 pub use env::{GridClass, NoEnv, RuleEnv, Site};

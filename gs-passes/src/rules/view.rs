@@ -1,7 +1,7 @@
 //! A module as conditions and functions see it.
 
 use super::functions::{GraphView, View};
-use gs_ir::{AttrSet, Global, Module, OpId, OpKind, Registry, Type, ValueId};
+use gs_ir::{AttrSet, Global, Module, OpId, OpKind, Registry, TensorData, Type, ValueId};
 
 /// A module with the operations of a match.
 pub struct ModuleView<'a> {
@@ -38,6 +38,10 @@ impl View for ModuleView<'_> {
 
     fn operands(&self, op: OpId) -> Vec<Option<ValueId>> {
         self.module.op(op).operands().collect()
+    }
+
+    fn evaluated(&self, value: ValueId) -> Option<TensorData> {
+        gs_eval::materialize(self.module, self.module.as_global(value)?).ok()
     }
 
     fn graph(&self) -> Option<GraphView<'_>> {

@@ -144,7 +144,7 @@ pub(super) unsafe fn depthwise<M: LaneMac, E: Finish<M>>(
     x: *const u8,
     finish: &E,
 ) {
-    let slides = plan.kernel[1] == 3;
+    let slides = plan.kernel[1] == 3 && plan.tap_column == plan.pixel_bytes;
     // SAFETY: the caller's promise.
     unsafe {
         if slides {

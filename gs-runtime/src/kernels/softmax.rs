@@ -10,8 +10,8 @@ use super::simd::Simd;
 /// Partial sums of a row: fixed, so that every instruction set adds in the same order.
 const PARTS: usize = 16;
 
-/// Softmax of each row of `n` elements: `exp(x - max) / sum`. The same bits on every instruction set. The exponential is within 2 units in
-/// the last place.
+/// Softmax of each row of `n` elements: `exp(x - max) / sum`. The same bits on every instruction set. Each exponential is
+/// within one part in a million.
 pub fn softmax(kernels: Kernels, x: &[f32], n: usize, y: &mut [f32]) -> Result<(), KernelError> {
     nonzero("row", n)?;
     check_len("x", x.len() / n * n, x.len())?;

@@ -11,9 +11,48 @@
 //! gone { "bn1" = folded("fold-bn", into "conv1") }
 //! ```
 //!
-//! Line breaks mean nothing but where errors recover. Printing is deterministic: the same module gives the same
-//! bytes, and printed text that was parsed prints to itself.
+//! # Grammar
+//! Tokens are those of [`crate::lexer`]; line breaks mean nothing but where errors recover; `//` begins a comment.
+//! `NAME` is a word or, where it is none, a string; `%`, `@` take a `NAME` behind them (`%"gpu_0/data_0"`), and `%12` is
+//! a value without a name.
+//!
+//! ```text
+//! module   = "gsir" "1" {"target" STR | "algorithm" STR | "property" STR "=" STR | onnx | dims} {global} {graph} {table}
+//! onnx     = "onnx" "{" {("ir_version" | "model_version" | "opset" STR) "=" INT | KEY "=" STR
+//!            | "weights_are_inputs" "=" BOOL} "}"       KEY: producer_name, producer_version, domain, doc
+//! dims     = "dims" symbol (">=" | "<=") INT {"," ...}
+//! global   = ("param" ["frozen"] | ("state" | "const") ["trainable"]) "@"NAME ":" type ["=" init]
+//! init     = "file" "(" STR "," STR ")" | "splat" "(" element ")" | contents
+//!          | ("uniform" | "normal") "(" "seed" INT "," FLOAT "," FLOAT ")"
+//!          | op "(" ["@"NAME | "_"] {"," ...} ")" [attrs] ["#" INT]         derived; # says which result
+//! contents = element (rank 0) | "dense" "(" {element ","} ")" | "hex" "(" STR ")"       packed bytes
+//! element  = number | "inf" | "nan" | HEX (the bits of a float) | BOOL | STR | "(" number "," number ")" (complex)
+//! graph    = "graph" "@"NAME signature body
+//! signature = "(" ["%"NAME ":" type] {"," ...} ")" "->" "(" [["%"NAME ":"] type] {"," ...} ")"
+//! body     = "{" {operation} "return" [value {"," value}] ["updates" "{" {"@"NAME "=" value} "}"] "}"
+//! value    = "%"NAME | "@"NAME
+//! operation = [("%"NAME | "_") {"," ...} "="] op "(" [value | "_"] {"," ...} ")" [attrs]
+//!            [":" (type | "_") {"," ...}] ["from" STR {"," STR}] {"region" NAME signature body}
+//! op       = WORD | STR                                  in quotes: not declared, kept as it is
+//! attrs    = "{" NAME "=" attr {"," ...} "}"
+//! attr     = INT | FLOAT | "float" "(" HEX ")" | BOOL | STR | b"..." | elem | elem "[" {INT ","} "]" contents
+//!          | ["ints" | "floats" | "strs" | "dims"] "[" {item ","} "]" | "raw" "(" STR "," b"..." ")"
+//! type     = elem "[" (dim {"," dim} | "*" | ) "]" | "any" | ("seq" | "opt") "<" type ">" | "map" "<" elem "," type ">"
+//!          | "sparse" "<" elem "[" ... "]" ">"
+//! dim      = ["-"] product {("+" | "-") product}        product = factor {"*" factor}
+//! factor   = INT | symbol | "floordiv" "(" dim "," INT ")" | "(" dim ")"
+//! symbol   = NAME | "?" INT                              ?k: equal to nothing but itself
+//! table    = ("gone" | "kept") "{" {STR "=" NAME "(" STR ["," "into" STR] ["," "because" STR] ")"} "}"
+//! ```
+//!
+//! Types of results may be left out; then they are inferred. Attributes at their default are not printed. Values of one
+//! name get suffixes (`%a.1`); sibling regions may use a name twice. Printing is deterministic: the same module gives
+//! the same bytes, and printed text that was parsed prints to itself.
+//!
+//! Limits, so that no text can exhaust stack or time: 64 nested regions, 32 nested brackets in a type or dimension, 64
+//! terms in a dimension, 256 axes, 1024 attributes of an operation, 4 GiB of text.
 
+mod memory;
 mod names;
 mod options;
 mod parse;
@@ -102,7 +141,8 @@ pub fn write_files(module: &Module, path: &Path) -> io::Result<()> {
     }
     let weights = path.with_extension("safetensors");
     let name = weights.file_name().and_then(|n| n.to_str());
-    let name = name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the file's name is no UTF-8"))?;
+    let name =
+        name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the file's name is no UTF-8"))?;
     let options = PrintOptions::with_file(name);
     if weights::has_large(module, &options) {
         weights::replace_file(&weights, |out| write_weights(module, &options, out).map(drop))?;

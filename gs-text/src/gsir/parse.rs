@@ -1,5 +1,6 @@
 //! The parser of modules: the state that its parts share, and the order of the parts of a text.
 
+use super::memory::Memory;
 use super::parse_global::PendingGlobals;
 use super::parse_type::Symbols;
 use super::scope::Scope;
@@ -9,7 +10,7 @@ use crate::diagnostics::Diagnostic;
 use crate::lexer::TokenKind as K;
 use crate::span::{FileId, Span};
 use gs_ir::{Fact, Handle, Known, Module, OpId, Registry, Rewriter, ValueId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,7 +33,11 @@ impl Parsed {
 ///
 /// # Errors
 /// Everything that is wrong with the text, in order of place; the parser goes on after an error.
-pub fn parse_module(src: &str, base_dir: Option<&Path>, registry: &Arc<Registry>) -> Result<Module, Vec<Diagnostic>> {
+pub fn parse_module(
+    src: &str,
+    base_dir: Option<&Path>,
+    registry: &Arc<Registry>,
+) -> Result<Module, Vec<Diagnostic>> {
     parse(src, FileId(0), base_dir, registry).map(|p| p.module)
 }
 
@@ -83,11 +88,11 @@ pub(super) struct Parser<'c, 's, 'm, 'p> {
     pub(super) scope: Scope,
     pub(super) files: WeightFiles<'p>,
     pub(super) pending: PendingGlobals,
+    pub(super) graph_names: FxHashSet<String>,
     pub(super) op_spans: Vec<Span>,
     /// What is known of the contents of small integer values.
     pub(super) known: FxHashMap<ValueId, Known>,
-    /// The same of results of the operation that is about to be made, by their index.
-    pub(super) new_known: Vec<(usize, Option<Known>)>,
+    pub(super) memory: Memory<'s>,
     /// Kept between operations, so that each need not allocate.
     pub(super) facts: Vec<Option<Fact>>,
 }
@@ -107,9 +112,10 @@ impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
             scope: Scope::default(),
             files: WeightFiles::new(base_dir),
             pending: PendingGlobals::default(),
+            graph_names: FxHashSet::default(),
             op_spans: Vec::new(),
             known: FxHashMap::default(),
-            new_known: Vec::new(),
+            memory: Memory::default(),
             facts: Vec::new(),
         }
     }

@@ -12,6 +12,9 @@ use gs_ir::registry::{AttrDecl, AttrKind};
 use gs_ir::{Attr, AttrSet, Dim, ElemType, FloatBits, Literal, Module, OpDecl, TensorData};
 use std::sync::Arc;
 
+/// More attributes than this are refused: a set is kept sorted, so that each costs as much as there are.
+const MAX_ATTRS: usize = 1024;
+
 /// Parses `{name = value, ...}` into normal form: attributes at their default are left out.
 pub(super) fn parse_attrs(
     c: &mut Cursor<'_>,
@@ -39,6 +42,10 @@ pub(super) fn parse_attrs(
             ok = false;
         } else if declared.is_some_and(|a| a.is_default(&value)) {
             seen.push((*name).into());
+        } else if set.len() == MAX_ATTRS {
+            let d = Diagnostic::error("GS0113", format!("an operation has at most {MAX_ATTRS} attributes"));
+            c.error(d.label(name_span, ""));
+            return None;
         } else {
             set.set(&name, value);
         }
@@ -58,7 +65,8 @@ fn fits(
     value_span: Span,
 ) -> bool {
     let Some(declared) = declared else {
-        let d = Diagnostic::error("GS0121", format!("`{}` has no attribute `{name}`", decl.name)).label(name_span, "");
+        let d = Diagnostic::error("GS0121", format!("`{}` has no attribute `{name}`", decl.name))
+            .label(name_span, "");
         let names = || decl.attrs.iter().map(|a| a.name);
         c.error(match closest(name, names()) {
             Some(near) => d.help(format!("did you mean `{near}`?")),
@@ -174,11 +182,20 @@ fn raw(c: &mut Cursor<'_>) -> Option<Attr> {
 }
 
 /// A list whose kind is that of the declaration where that fits its look, else that of its look.
-fn list(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, kind: Option<AttrKind>) -> Option<Attr> {
+fn list(
+    c: &mut Cursor<'_>,
+    symbols: &mut Symbols,
+    module: &mut Module,
+    kind: Option<AttrKind>,
+) -> Option<Attr> {
     let first = c.peek().kind;
     let kind = match kind {
         Some(k @ (AttrKind::Ints | AttrKind::Dims)) if matches!(first, K::Int | K::Minus) => k,
-        Some(k @ (AttrKind::Ints | AttrKind::Floats | AttrKind::Strs | AttrKind::Dims)) if first == K::RBracket => k,
+        Some(k @ (AttrKind::Ints | AttrKind::Floats | AttrKind::Strs | AttrKind::Dims))
+            if first == K::RBracket =>
+        {
+            k
+        }
         Some(AttrKind::Dims) => AttrKind::Dims,
         _ => match (kind, look(c)) {
             (Some(AttrKind::Floats), AttrKind::Ints) => AttrKind::Floats,
@@ -324,9 +341,10 @@ fn hex(c: &mut Cursor<'_>, elem: ElemType, count: Option<usize>) -> Option<Tenso
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     let pairs = text.as_bytes().chunks(2);
-    pairs.map(|p| match p {
-        [a, b] => Some(digit(*a)? << 4 | digit(*b)?),
-        _ => None,
-    })
-    .collect()
+    pairs
+        .map(|p| match p {
+            [a, b] => Some(digit(*a)? << 4 | digit(*b)?),
+            _ => None,
+        })
+        .collect()
 }

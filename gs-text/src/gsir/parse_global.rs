@@ -12,8 +12,8 @@ use crate::quote::quoted;
 use crate::span::Span;
 use gs_ir::registry::Arity;
 use gs_ir::{
-    AttrSet, Derived, Distribution, ElemType, Fact, FloatBits, GlobalId, Handle, Init, Knowledge, OpKind, Role, Sym,
-    TensorType, Type,
+    AttrSet, Derived, Distribution, ElemType, Fact, FloatBits, GlobalId, Handle, Init, Knowledge, OpKind,
+    Role, Sym, TensorType, Type,
 };
 use rustc_hash::FxHashMap;
 
@@ -56,7 +56,8 @@ impl Parser<'_, '_, '_, '_> {
     pub(super) fn global(&mut self) -> Option<()> {
         let start = self.c.bump();
         if self.pending.made {
-            let d = Diagnostic::error("GS0106", "globals stand before graphs").label(self.c.span_of(start), "");
+            let d =
+                Diagnostic::error("GS0106", "globals stand before graphs").label(self.c.span_of(start), "");
             self.c.error(d);
         }
         let role = match self.c.text_of(start) {
@@ -171,7 +172,8 @@ impl Parser<'_, '_, '_, '_> {
         self.c.expect_word("seed")?;
         let token = self.c.expect(K::Int)?;
         let Some(seed) = parse_magnitude(self.c.text_of(token)) else {
-            let d = Diagnostic::error("GS0002", "a seed has at most 64 bits").label(self.c.span_of(token), "");
+            let d =
+                Diagnostic::error("GS0002", "a seed has at most 64 bits").label(self.c.span_of(token), "");
             self.c.error(d);
             return None;
         };
@@ -336,7 +338,8 @@ impl Parser<'_, '_, '_, '_> {
         let PendingInit::Derived(PendingDerived { span, .. }) = &pending.init else { return };
         let decl = self.registry.decl(derived.kind);
         let present: Vec<bool> = derived.operands.iter().map(Option::is_some).collect();
-        if !self.check_operands(decl, &present, *span) || !self.check_attrs(decl, &derived.attrs, *span) {
+        let attrs = self.rw.intern_attrs(derived.attrs.clone());
+        if !self.check_operands(decl, &present, *span) || !self.check_attrs(decl, attrs, *span) {
             return;
         }
         let mut knowledge = Knowledge::new(&self.rw);
@@ -386,11 +389,13 @@ impl Parser<'_, '_, '_, '_> {
         if let Some(kind) = self.registry.kind(name) {
             return Some((kind, None));
         }
-        let d = Diagnostic::error("GS0205", format!("there is no operator `{name}`")).label(self.c.span_of(token), "");
+        let d = Diagnostic::error("GS0205", format!("there is no operator `{name}`"))
+            .label(self.c.span_of(token), "");
         let near = closest(name, self.registry.iter().map(|(_, decl)| decl.name));
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "an operator that is not declared is written in quotes, like `\"domain::Name\"(...)`".to_owned(),
+            None => "an operator that is not declared is written in quotes, like `\"domain::Name\"(...)`"
+                .to_owned(),
         };
         self.c.error(d.help(help));
         None

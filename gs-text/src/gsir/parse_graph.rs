@@ -1,7 +1,6 @@
 //! Parses graphs: signature, body, `return`. Regions are graphs too.
 
 use super::parse::Parser;
-use super::parse_type::parse_type;
 use super::scope::Key;
 use super::type_text;
 use crate::cursor::{closest, parse_magnitude};
@@ -9,6 +8,7 @@ use crate::diagnostics::Diagnostic;
 use crate::lexer::{Token, TokenKind as K};
 use crate::span::Span;
 use gs_ir::{Dim, GlobalId, GraphId, TensorType, Type, ValueId};
+use rustc_hash::FxHashSet;
 use std::borrow::Cow;
 
 /// Regions nested deeper than this are refused: they bound the stack.
@@ -27,7 +27,7 @@ impl<'s> Parser<'_, 's, '_, '_> {
         self.c.bump();
         let token = self.c.expect(K::Global)?;
         let name = self.c.sigil_name(token)?;
-        if (*self.rw).entry(&name).is_some() {
+        if !self.graph_names.insert(name.to_string()) {
             let d = Diagnostic::error("GS0201", format!("the graph `@{name}` is defined twice"));
             self.c.error(d.label(self.c.span_of(token), ""));
         }
@@ -40,7 +40,8 @@ impl<'s> Parser<'_, 's, '_, '_> {
     /// A graph from its parameters to its `}`.
     pub(super) fn graph(&mut self, graph: GraphId, depth: usize) -> Option<()> {
         if depth > MAX_REGIONS {
-            let d = Diagnostic::error("GS0113", format!("regions are nested deeper than {MAX_REGIONS} levels"));
+            let d =
+                Diagnostic::error("GS0113", format!("regions are nested deeper than {MAX_REGIONS} levels"));
             let span = self.c.span();
             self.c.error(d.label(span, ""));
             return None;
@@ -101,11 +102,10 @@ impl<'s> Parser<'_, 's, '_, '_> {
         self.c.expect(K::LParen)?;
         while !self.c.at(K::RParen) {
             let token = self.c.expect(K::Value)?;
-            let (key, name) = self.key(token)?;
             self.c.expect(K::Colon)?;
-            let ty = parse_type(self.c, &mut self.symbols, &mut self.rw)?;
-            let value = self.rw.add_param(graph, &name, ty);
-            self.define(key, value, token);
+            let ty = self.ty()?;
+            let value = self.rw.add_param(graph, "", ty);
+            self.define(value, token);
             if !self.c.eat(K::Comma) {
                 break;
             }
@@ -114,10 +114,12 @@ impl<'s> Parser<'_, 's, '_, '_> {
         self.c.expect(K::Arrow)?;
         self.c.expect(K::LParen)?;
         let mut declared: Vec<Declared<'s>> = Vec::new();
+        let mut names: FxHashSet<Cow<'s, str>> = FxHashSet::default();
         while !self.c.at(K::RParen) {
             let result = self.declared()?;
-            if !result.name.is_empty() && declared.iter().any(|d| d.name == result.name) {
-                let d = Diagnostic::error("GS0201", format!("the result `%{}` is declared twice", result.name));
+            if !result.name.is_empty() && !names.insert(result.name.clone()) {
+                let d =
+                    Diagnostic::error("GS0201", format!("the result `%{}` is declared twice", result.name));
                 self.c.error(d.label(result.span, ""));
             }
             declared.push(result);
@@ -137,7 +139,7 @@ impl<'s> Parser<'_, 's, '_, '_> {
             name = self.c.sigil_name(start)?;
             self.c.expect(K::Colon)?;
         }
-        let ty = parse_type(self.c, &mut self.symbols, &mut self.rw)?;
+        let ty = self.ty()?;
         Some(Declared { name, ty, span: self.c.span_from(start) })
     }
 
@@ -179,13 +181,14 @@ impl<'s> Parser<'_, 's, '_, '_> {
             return;
         }
         let (stated, is) = (type_text(&self.rw, &result.ty), type_text(&self.rw, ty));
-        let d = Diagnostic::error("GS0211", format!("a result is declared as {stated}, but {is} is returned"));
+        let d =
+            Diagnostic::error("GS0211", format!("a result is declared as {stated}, but {is} is returned"));
         self.c.error(d.label(span, format!("this is {is}")).label(result.span, "declared here"));
     }
 
     fn updates(&mut self, graph: GraphId) -> Option<()> {
         self.c.expect(K::LBrace)?;
-        let mut seen: Vec<GlobalId> = Vec::new();
+        let mut seen: FxHashSet<GlobalId> = FxHashSet::default();
         while !self.c.at(K::RBrace) {
             let token = self.c.expect(K::Global)?;
             let span = self.c.span_of(token);
@@ -194,13 +197,13 @@ impl<'s> Parser<'_, 's, '_, '_> {
             self.c.expect(K::Equals)?;
             let value = self.operand()?;
             if let (Some(global), Some(value)) = (global, value) {
-                if seen.contains(&global) {
-                    let d = Diagnostic::error("GS0201", format!("`@{name}` is updated twice")).label(span, "");
+                if !seen.insert(global) {
+                    let d =
+                        Diagnostic::error("GS0201", format!("`@{name}` is updated twice")).label(span, "");
                     self.c.error(d);
                 } else {
                     self.rw.set_update(graph, global, value);
                 }
-                seen.push(global);
             }
             self.c.eat(K::Comma);
         }
@@ -210,15 +213,14 @@ impl<'s> Parser<'_, 's, '_, '_> {
 
     // ---- names of values ----
 
-    /// How a `%` token names its value, and the name that this value has in the source (empty for a number).
-    pub(super) fn key(&mut self, token: Token) -> Option<(Key, Cow<'s, str>)> {
+    /// The number of a `%` token, or else the name it stands for.
+    fn key(&mut self, token: Token) -> Option<(Option<Key>, Cow<'s, str>)> {
         let text = self.c.text_of(token);
         if !text.as_bytes().get(1).is_some_and(u8::is_ascii_digit) {
-            let name = self.c.sigil_name(token)?;
-            return Some((Key::Name(self.rw.intern(&name)), name));
+            return Some((None, self.c.sigil_name(token)?));
         }
         match text.get(1..).and_then(parse_magnitude).and_then(|n| u32::try_from(n).ok()) {
-            Some(n) => Some((Key::Number(n), Cow::Borrowed(""))),
+            Some(n) => Some((Some(Key::Number(n)), Cow::Borrowed(""))),
             None => {
                 let d = Diagnostic::error("GS0002", "this number is too large for a value");
                 self.c.error(d.label(self.c.span_of(token), ""));
@@ -227,9 +229,18 @@ impl<'s> Parser<'_, 's, '_, '_> {
         }
     }
 
-    /// Names a value that was just made.
-    pub(super) fn define(&mut self, key: Key, value: ValueId, token: Token) {
+    /// Names a value that was just made, by the token that stands for it.
+    pub(super) fn define(&mut self, value: ValueId, token: Token) {
+        let Some((key, name)) = self.key(token) else { return };
         let span = self.c.span_of(token);
+        let key = match key {
+            Some(key) => key,
+            None => {
+                self.rw.set_name(value, &name);
+                let sym = self.rw.value(value).name;
+                Key::Name(if sym.is_none() { self.rw.intern(&name) } else { sym })
+            }
+        };
         if let Err(earlier) = self.scope.define(key, value, span) {
             let message = format!("the value `{}` is defined twice", self.c.text_of(token));
             let d = Diagnostic::error("GS0201", message).label(span, "").label(earlier, "first here");
@@ -255,7 +266,8 @@ impl<'s> Parser<'_, 's, '_, '_> {
             return None;
         }
         let (key, name) = self.key(token)?;
-        let found = self.scope.get(key);
+        let key = key.or_else(|| self.rw.find_str(&name).map(Key::Name));
+        let found = key.and_then(|k| self.scope.get(k));
         if found.is_none() {
             self.unknown_value(&name, token);
         }
@@ -280,8 +292,12 @@ pub(super) fn contradict(a: &Type, b: &Type) -> bool {
     loop {
         match (a, b) {
             (Type::Any, _) | (_, Type::Any) => return false,
-            (Type::Tensor(x), Type::Tensor(y)) | (Type::Sparse(x), Type::Sparse(y)) => return tensors_contradict(x, y),
-            (Type::Sequence(x), Type::Sequence(y)) | (Type::Optional(x), Type::Optional(y)) => (a, b) = (x, y),
+            (Type::Tensor(x), Type::Tensor(y)) | (Type::Sparse(x), Type::Sparse(y)) => {
+                return tensors_contradict(x, y);
+            }
+            (Type::Sequence(x), Type::Sequence(y)) | (Type::Optional(x), Type::Optional(y)) => {
+                (a, b) = (x, y)
+            }
             (Type::Map(k, x), Type::Map(l, y)) if k == l => (a, b) = (x, y),
             _ => return true,
         }

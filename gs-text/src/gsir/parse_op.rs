@@ -2,9 +2,8 @@
 //! the stated types against the inferred ones.
 
 use super::parse::Parser;
-use super::parse_attr::parse_attrs;
 use super::parse_graph::contradict;
-use super::parse_type::parse_type;
+use super::parse_type::too_large;
 use super::type_text;
 use crate::diagnostics::Diagnostic;
 use crate::lexer::{Token, TokenKind as K};
@@ -12,7 +11,9 @@ use crate::quote::quoted;
 use crate::span::Span;
 use gs_ir::infer::{infer_facts, infer_op};
 use gs_ir::registry::{Arity, Regions};
-use gs_ir::{At, Attr, AttrSet, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, OpKind, Sym, Type, ValueId};
+use gs_ir::{
+    At, Attr, AttrSet, AttrsId, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, OpKind, Sym, Type, ValueId,
+};
 use smallvec::{SmallVec, smallvec};
 
 /// An operation as it stands in the text, without its results.
@@ -25,13 +26,15 @@ struct Statement {
     /// `None` where they were wrong.
     attrs: Option<AttrSet>,
     /// The stated types; `None` in place of an omitted result, and no entries where none were stated.
-    types: SmallVec<[(Option<Type>, Span); 1]>,
+    types: Stated,
     source: SmallVec<[Sym; 2]>,
 }
 
 /// The tokens that name the results: values, or `_` where one is omitted.
 type Results = SmallVec<[Token; 2]>;
 type Types = SmallVec<[Type; 1]>;
+/// Types as they are stated, with their places.
+type Stated = SmallVec<[(Option<Type>, Span); 1]>;
 
 impl Parser<'_, '_, '_, '_> {
     /// One operation with its regions.
@@ -40,15 +43,14 @@ impl Parser<'_, '_, '_, '_> {
         let results = self.result_list()?;
         // What uses the results of an operation that has errors is not wrong for that.
         let Some(mut s) = self.statement() else {
-            self.make(graph, None, &[], AttrSet::new(), &vec![Type::Any; results.len()], &results);
+            self.make(graph, None, &[], AttrSet::new(), &smallvec![Type::Any; results.len()], &results);
             return None;
         };
         let span = self.c.span_from(start);
         let decl = self.registry.decl(s.kind);
-        let with_regions = decl.regions != Regions::None || self.c.at_word("region");
-        let types = self.types_of(decl, &s, &results, with_regions);
+        let types = self.stated_types(&s, &results);
         let kind = s.attrs.is_some().then_some(s.kind);
-        let attrs = s.attrs.as_mut().map(std::mem::take).unwrap_or_default();
+        let attrs = s.attrs.take().unwrap_or_default();
         let op = self.make(graph, kind, &s.operands, attrs, &types, &results);
         if !s.source.is_empty() {
             self.rw.set_source(op, &s.source);
@@ -56,7 +58,14 @@ impl Parser<'_, '_, '_, '_> {
         if let Some(place) = self.op_spans.get_mut(op.index()) {
             *place = span;
         }
-        if with_regions { self.regions(op, decl, &s, &results, depth) } else { Some(()) }
+        let with_regions = decl.regions != Regions::None || self.c.at_word("region");
+        if with_regions {
+            self.regions(op, decl, &s, depth)?;
+        }
+        if s.whole && kind.is_some() {
+            self.check_op(op, decl, &s, &results, with_regions);
+        }
+        Some(())
     }
 
     fn result_list(&mut self) -> Option<Results> {
@@ -87,7 +96,7 @@ impl Parser<'_, '_, '_, '_> {
         let mut attrs = Some(AttrSet::new());
         if self.c.at(K::LBrace) {
             let before = self.c.diagnostics().len();
-            attrs = parse_attrs(self.c, &mut self.symbols, &mut self.rw, decl);
+            attrs = self.attrs(kind, decl);
             // Where the braces were read to their end, the rest of the statement can be read too.
             if attrs.is_none() && !self.read_to_the_end(before) {
                 return None;
@@ -130,13 +139,13 @@ impl Parser<'_, '_, '_, '_> {
         }
     }
 
-    fn types(&mut self) -> Option<SmallVec<[(Option<Type>, Span); 1]>> {
+    fn types(&mut self) -> Option<Stated> {
         let mut types = SmallVec::new();
         loop {
             let start = self.c.token();
             let ty = match self.c.eat(K::Underscore) {
                 true => None,
-                false => Some(parse_type(self.c, &mut self.symbols, &mut self.rw)?),
+                false => Some(self.ty()?),
             };
             types.push((ty, self.c.span_from(start)));
             if !self.c.eat(K::Comma) {
@@ -156,54 +165,76 @@ impl Parser<'_, '_, '_, '_> {
         }
     }
 
-    /// The types of the results: stated, checked against inference; inferred where none are stated.
-    fn types_of(&mut self, decl: &OpDecl, s: &Statement, results: &Results, with_regions: bool) -> Types {
-        let count = results.len();
-        let mut types: Types = smallvec![Type::Any; count];
-        if !s.types.is_empty() && s.types.len() != count {
-            let message = format!("the number of types ({}) is not that of results ({count})", s.types.len());
-            let d = Diagnostic::error("GS0207", message).label(s.types.first().map_or(s.name_span, |t| t.1), "");
+    /// The stated types of the results, [`Type::Any`] where none are stated.
+    fn stated_types(&mut self, s: &Statement, results: &Results) -> Types {
+        if !s.types.is_empty() && s.types.len() != results.len() {
+            let message =
+                format!("the number of types ({}) is not that of results ({})", s.types.len(), results.len());
+            let d =
+                Diagnostic::error("GS0207", message).label(s.types.first().map_or(s.name_span, |t| t.1), "");
             self.c.error(d);
-            return types;
+            return smallvec![Type::Any; results.len()];
         }
-        for ((ty, (stated, span)), result) in types.iter_mut().zip(&s.types).zip(results) {
-            let omitted = result.kind == K::Underscore;
-            if omitted != stated.is_none() {
-                let d = Diagnostic::error("GS0207", "a result that is omitted (`_`) has `_` as its type, and no other");
+        let mut types = Types::new();
+        for (i, result) in results.iter().enumerate() {
+            let stated = s.types.get(i);
+            if let Some((ty, span)) = stated
+                && ty.is_none() != (result.kind == K::Underscore)
+            {
+                let d = Diagnostic::error(
+                    "GS0207",
+                    "a result that is omitted (`_`) has `_` as its type, and no other",
+                );
                 self.c.error(d.label(*span, ""));
             }
-            if let Some(stated) = stated {
-                ty.clone_from(stated);
-            }
-        }
-        let Some(attrs) = s.attrs.as_ref().filter(|_| s.whole) else { return types };
-        let ok = self.check_results(decl, s, count)
-            & self.check_present(decl, &s.operands, s.name_span)
-            & self.check_attrs(decl, attrs, s.name_span);
-        // With regions the types depend on what they return, which is not read yet.
-        if ok && !with_regions {
-            self.infer(decl, s, attrs, results, &mut types);
+            types.push(stated.and_then(|(ty, _)| ty.clone()).unwrap_or(Type::Any));
         }
         types
     }
 
-    fn infer(&mut self, decl: &OpDecl, s: &Statement, attrs: &AttrSet, results: &Results, types: &mut [Type]) {
+    /// Checks an operation against the declaration of its operator, and the stated types against the inferred ones,
+    /// which are taken where none are stated.
+    fn check_op(&mut self, op: OpId, decl: &OpDecl, s: &Statement, results: &Results, with_regions: bool) {
+        let stated = s.types.len() == results.len();
+        if stated
+            && !with_regions
+            && self.fitted_before(op)
+            && !s.operands.iter().flatten().any(|v| self.is_known(*v))
+        {
+            return;
+        }
+        let attrs = self.rw.op(op).attrs;
+        let ok = self.check_results(decl, s, results.len())
+            & self.check_present(decl, &s.operands, s.name_span)
+            & self.check_attrs(decl, attrs, s.name_span);
+        if !ok || with_regions && self.c.has_errors() {
+            return;
+        }
         let mut facts = std::mem::take(&mut self.facts);
         facts.clear();
         facts.extend(s.operands.iter().map(|v| v.map(|v| self.fact(v))));
-        match infer_facts(decl, &facts, attrs, &[], types.len()) {
+        let found = match with_regions {
+            true => infer_op(&self.rw, op),
+            false => infer_facts(decl, &facts, self.rw.attr_set(attrs), &[], results.len()),
+        };
+        match found {
             Err(e) => self.misfit(decl, &facts, &e.0, s.name_span),
             Ok(found) => {
+                let by_types = facts.iter().flatten().chain(&found).all(|f| f.known.is_none());
+                let before = self.c.diagnostics().len();
                 for (i, fact) in found.into_iter().enumerate() {
-                    if fact.known.is_some() {
-                        // The value does not exist yet; it is made right after.
-                        self.new_known.push((i, fact.known));
-                    }
-                    self.take_type(decl, s, results, i, fact.ty, types);
+                    self.take_result(op, decl, s, results, i, fact);
+                }
+                if by_types && stated && !with_regions && self.c.diagnostics().len() == before {
+                    self.note_fitting();
                 }
             }
         }
         self.facts = facts;
+    }
+
+    fn is_known(&self, value: ValueId) -> bool {
+        !self.known.is_empty() && self.known.contains_key(&value)
     }
 
     fn fact(&self, value: ValueId) -> Fact {
@@ -212,22 +243,37 @@ impl Parser<'_, '_, '_, '_> {
     }
 
     /// Compares the inferred type of a result with the stated one, or takes it where none is stated.
-    fn take_type(&mut self, decl: &OpDecl, s: &Statement, results: &Results, i: usize, found: Type, types: &mut [Type]) {
-        let (Some(ty), Some(result)) = (types.get_mut(i), results.get(i)) else { return };
+    fn take_result(
+        &mut self,
+        op: OpId,
+        decl: &OpDecl,
+        s: &Statement,
+        results: &Results,
+        i: usize,
+        fact: Fact,
+    ) {
+        let value = self.rw.op(op).results().get(i).copied().and_then(ValueId::some);
+        let (Some(value), Some(result)) = (value, results.get(i)) else { return };
+        if let Some(known) = fact.known.filter(|k| !k.elems.iter().any(too_large)) {
+            self.known.insert(value, known);
+        }
         match s.types.get(i) {
-            Some((Some(stated), span)) if *stated != found && contradict(stated, &found) => {
+            Some((Some(stated), span)) if *stated != fact.ty && contradict(stated, &fact.ty) => {
                 let what = format!("`{}`", self.c.text_of(*result));
-                self.check_type(&what, stated, *span, &found, decl.name);
+                self.check_type(&what, stated, *span, &fact.ty, decl.name);
             }
             Some(_) => {}
-            None => *ty = self.settled(found),
+            None => {
+                let ty = self.settled(fact.ty);
+                self.rw.set_type(value, ty);
+            }
         }
     }
 
-    /// A type without unknown extents: each becomes a symbol of its own.
+    /// A type without extents that cannot be said: each becomes a symbol of its own.
     fn settled(&mut self, mut ty: Type) -> Type {
         if let Type::Tensor(t) = &mut ty {
-            for dim in t.shape.iter_mut().flatten().filter(|d| d.is_unknown()) {
+            for dim in t.shape.iter_mut().flatten().filter(|d| d.is_unknown() || too_large(d)) {
                 *dim = gs_ir::Dim::symbol(self.rw.fresh_symbol());
             }
         }
@@ -241,7 +287,7 @@ impl Parser<'_, '_, '_, '_> {
         kind: Option<OpKind>,
         operands: &[Option<ValueId>],
         attrs: AttrSet,
-        types: &[Type],
+        types: &Types,
         results: &Results,
     ) -> OpId {
         let kind = kind.or_else(|| self.registry.kind("opaque")).unwrap_or(OpKind::from_index(0));
@@ -253,22 +299,14 @@ impl Parser<'_, '_, '_, '_> {
                 continue;
             }
             let Some(&value) = self.rw.op(op).results().get(i) else { continue };
-            if let Some((key, name)) = self.key(*token) {
-                self.rw.set_name(value, &name);
-                self.define(key, value, *token);
-            }
-        }
-        for (index, known) in self.new_known.drain(..) {
-            if let (Some(&value), Some(known)) = (self.rw.op(op).results().get(index), known) {
-                self.known.insert(value, known);
-            }
+            self.define(value, *token);
         }
         op
     }
 
     // ---- regions ----
 
-    fn regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement, results: &Results, depth: usize) -> Option<()> {
+    fn regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement, depth: usize) -> Option<()> {
         let mut names: Vec<String> = Vec::new();
         while self.c.at_word("region") {
             self.c.bump();
@@ -290,35 +328,8 @@ impl Parser<'_, '_, '_, '_> {
             let names: Vec<String> = names.iter().map(|n| quoted(n)).collect();
             let d = Diagnostic::error("GS0208", message).label(s.name_span, "");
             self.c.error(d.note(format!("given are: {}", names.join(", "))));
-            return Some(());
-        }
-        if s.whole && s.attrs.is_some() && !self.c.has_errors() {
-            self.infer_with_regions(op, decl, s, results);
         }
         Some(())
-    }
-
-    fn infer_with_regions(&mut self, op: OpId, decl: &OpDecl, s: &Statement, results: &Results) {
-        match infer_op(&self.rw, op) {
-            Err(e) => {
-                let facts: Vec<Option<Fact>> = s.operands.iter().map(|v| v.map(|v| self.fact(v))).collect();
-                self.misfit(decl, &facts, &e.0, s.name_span);
-            }
-            Ok(facts) => {
-                let mut types = vec![Type::Any; results.len()];
-                for (i, fact) in facts.into_iter().enumerate() {
-                    self.take_type(decl, s, results, i, fact.ty, &mut types);
-                }
-                if s.types.is_empty() {
-                    let values: Vec<ValueId> = self.rw.op(op).results().to_vec();
-                    for (value, ty) in values.into_iter().zip(types) {
-                        if let Some(value) = value.some() {
-                            self.rw.set_type(value, ty);
-                        }
-                    }
-                }
-            }
-        }
     }
 
     // ---- checks against the declaration ----
@@ -329,7 +340,11 @@ impl Parser<'_, '_, '_, '_> {
         if most && given >= least {
             return true;
         }
-        let message = format!("`{}` has {}, not {given}", decl.name, counted(decl.results.iter().map(|r| r.arity), "result"));
+        let message = format!(
+            "`{}` has {}, not {given}",
+            decl.name,
+            counted(decl.results.iter().map(|r| r.arity), "result")
+        );
         self.c.error(Diagnostic::error("GS0207", message).label(s.name_span, ""));
         false
     }
@@ -337,7 +352,9 @@ impl Parser<'_, '_, '_, '_> {
     fn check_present(&mut self, decl: &OpDecl, operands: &[Option<ValueId>], span: Span) -> bool {
         // Nearly always everything is there.
         let declared = decl.operands.iter().enumerate();
-        let all = declared.clone().all(|(i, o)| o.arity != Arity::One || operands.get(i).is_some_and(Option::is_some));
+        let all = declared
+            .clone()
+            .all(|(i, o)| o.arity != Arity::One || operands.get(i).is_some_and(Option::is_some));
         if all && operands.len().checked_sub(1).is_none_or(|last| decl.operand(last).is_some()) {
             return true;
         }
@@ -348,9 +365,11 @@ impl Parser<'_, '_, '_, '_> {
     /// Whether there are as many operands as declared, and those that must be there are.
     pub(super) fn check_operands(&mut self, decl: &OpDecl, present: &[bool], span: Span) -> bool {
         let too_many = !present.is_empty() && decl.operand(present.len() - 1).is_none();
-        let missing = decl.operands.iter().enumerate().find(|(i, o)| {
-            o.arity == Arity::One && !present.get(*i).copied().unwrap_or(false)
-        });
+        let missing = decl
+            .operands
+            .iter()
+            .enumerate()
+            .find(|(i, o)| o.arity == Arity::One && !present.get(*i).copied().unwrap_or(false));
         let message = match missing {
             _ if too_many => {
                 let wanted = counted(decl.operands.iter().map(|o| o.arity), "operand");
@@ -359,20 +378,23 @@ impl Parser<'_, '_, '_, '_> {
             Some((i, o)) => format!("`{}` needs its operand `{}` (number {})", decl.name, o.name, i + 1),
             None => return true,
         };
-        let names: Vec<String> = decl.operands.iter().map(|o| match o.arity {
-            Arity::One => o.name.to_owned(),
-            Arity::Optional => format!("{}?", o.name),
-            Arity::Variadic => format!("{}...", o.name),
-        })
-        .collect();
+        let names: Vec<String> = decl
+            .operands
+            .iter()
+            .map(|o| match o.arity {
+                Arity::One => o.name.to_owned(),
+                Arity::Optional => format!("{}?", o.name),
+                Arity::Variadic => format!("{}...", o.name),
+            })
+            .collect();
         let d = Diagnostic::error("GS0209", message).label(span, "");
         self.c.error(d.note(format!("its operands are ({})", names.join(", "))));
         false
     }
 
     /// Whether the required attributes are there (names and kinds were checked where they stand).
-    pub(super) fn check_attrs(&mut self, decl: &OpDecl, attrs: &AttrSet, span: Span) -> bool {
-        match gs_ir::check_attrs(decl, attrs) {
+    pub(super) fn check_attrs(&mut self, decl: &OpDecl, attrs: AttrsId, span: Span) -> bool {
+        match gs_ir::check_attrs(decl, self.rw.attr_set(attrs)) {
             Ok(()) => true,
             Err(e) => {
                 self.c.error(Diagnostic::error("GS0123", e.0).label(span, ""));
@@ -383,8 +405,12 @@ impl Parser<'_, '_, '_, '_> {
 
     /// Reports an operator that does not fit its operands.
     pub(super) fn misfit(&mut self, decl: &OpDecl, facts: &[Option<Fact>], why: &str, span: Span) {
-        let types: Vec<String> =
-            facts.iter().map(|f| f.as_ref().map_or("_".to_owned(), |f| type_text(&self.rw, &f.ty))).collect();
+        const SHOWN: usize = 16;
+        let text = |f: &Option<Fact>| f.as_ref().map_or("_".to_owned(), |f| type_text(&self.rw, &f.ty));
+        let mut types: Vec<String> = facts.iter().take(SHOWN).map(text).collect();
+        if facts.len() > SHOWN {
+            types.push(format!("and {} more", facts.len() - SHOWN));
+        }
         let d = Diagnostic::error("GS0210", format!("`{}` does not fit: {why}", decl.name)).label(span, "");
         self.c.error(d.note(format!("its operands are ({})", types.join(", "))));
     }

@@ -3,10 +3,17 @@
 use crate::cursor::{Cursor, closest, parse_magnitude};
 use crate::diagnostics::Diagnostic;
 use crate::lexer::TokenKind as K;
+use gs_ir::dim::{Expr, Factor};
 use gs_ir::{Dim, ElemType, Module, SymbolId, TensorType, Type};
 
 /// Brackets within a dimension, and containers within a type, deeper than this are refused: they bound the stack.
 const MAX_DEPTH: usize = 32;
+
+/// Sums of more terms than this are refused: adding one costs as much as there are.
+const MAX_TERMS: usize = 64;
+
+/// Tensors of more axes than this are refused: inference copies shapes from operation to operation.
+const MAX_RANK: usize = 256;
 
 /// The nameless symbols of a text: `?k` is the k-th one that was made.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +82,9 @@ fn unknown_type(c: &mut Cursor<'_>, word: &str, token: crate::lexer::Token) {
     let words = ElemType::all().map(ElemType::name).chain(["any", "seq", "opt", "map", "sparse"]);
     let d = match closest(word, words) {
         Some(near) => d.help(format!("did you mean `{near}`?")),
-        None => d.help("tensors are written like `f32[N, 3]`; element types are f32, f16, i64, i8, u4, bool, str, ..."),
+        None => d.help(
+            "tensors are written like `f32[N, 3]`; element types are f32, f16, i64, i8, u4, bool, str, ...",
+        ),
     };
     c.error(d);
 }
@@ -92,7 +101,12 @@ pub(super) fn elem_type(c: &mut Cursor<'_>) -> Option<ElemType> {
 }
 
 /// Parses the extents of a tensor whose element type was passed.
-fn tensor(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, elem: ElemType) -> Option<TensorType> {
+fn tensor(
+    c: &mut Cursor<'_>,
+    symbols: &mut Symbols,
+    module: &mut Module,
+    elem: ElemType,
+) -> Option<TensorType> {
     c.expect(K::LBracket)?;
     if c.eat(K::Star) {
         c.expect(K::RBracket)?;
@@ -106,7 +120,16 @@ fn tensor(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, elem: 
         if dim.as_const().is_some_and(|n| n < 0) {
             let d = Diagnostic::error("GS0111", "an extent cannot be negative");
             let span = c.span_from(start);
-            c.error(d.label(span, "").help("an extent that is not known is a symbol: `N`, or `?0` without a name"));
+            c.error(
+                d.label(span, "")
+                    .help("an extent that is not known is a symbol: `N`, or `?0` without a name"),
+            );
+            return None;
+        }
+        if shape.len() == MAX_RANK {
+            let d = Diagnostic::error("GS0113", format!("a tensor has at most {MAX_RANK} axes"));
+            let span = c.span_from(start);
+            c.error(d.label(span, ""));
             return None;
         }
         shape.push(dim);
@@ -149,7 +172,7 @@ fn sum(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, depth: us
     }
     let negative = c.eat(K::Minus);
     let mut total = product(c, symbols, module, depth, negative)?;
-    loop {
+    for _ in 0..MAX_TERMS {
         let negative = match c.kind() {
             K::Plus => false,
             K::Minus => true,
@@ -158,6 +181,9 @@ fn sum(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, depth: us
         c.bump();
         total = total.add(&product(c, symbols, module, depth, negative)?);
     }
+    let d = Diagnostic::error("GS0113", format!("a dimension has at most {MAX_TERMS} terms"));
+    c.error(d.label(c.span(), ""));
+    None
 }
 
 /// A product, whose sign the caller has passed: so that the least number needs no magnitude of its own.
@@ -175,7 +201,13 @@ fn product(
     Some(total)
 }
 
-fn factor(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, depth: usize, negative: bool) -> Option<Dim> {
+fn factor(
+    c: &mut Cursor<'_>,
+    symbols: &mut Symbols,
+    module: &mut Module,
+    depth: usize,
+    negative: bool,
+) -> Option<Dim> {
     let dim = match c.kind() {
         K::Int | K::HexInt => return number(c, negative),
         K::LParen => {
@@ -184,7 +216,9 @@ fn factor(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, depth:
             c.expect(K::RParen)?;
             dim
         }
-        K::Ident if c.text() == "floordiv" && c.peek().kind == K::LParen => floordiv(c, symbols, module, depth)?,
+        K::Ident if c.text() == "floordiv" && c.peek().kind == K::LParen => {
+            floordiv(c, symbols, module, depth)?
+        }
         K::Ident | K::Str | K::Question => Dim::symbol(parse_symbol(c, symbols, module)?),
         _ => return c.expected("a dimension"),
     };
@@ -197,7 +231,9 @@ fn number(c: &mut Cursor<'_>, negative: bool) -> Option<Dim> {
     match magnitude.and_then(|m| i64::try_from(if negative { -m } else { m }).ok()) {
         Some(n) => Some(Dim::Const(n)),
         None => {
-            c.error(Diagnostic::error("GS0002", "this number does not fit 64 bits").label(c.span_of(token), ""));
+            c.error(
+                Diagnostic::error("GS0002", "this number does not fit 64 bits").label(c.span_of(token), ""),
+            );
             None
         }
     }
@@ -220,7 +256,11 @@ fn floordiv(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module, dept
 }
 
 /// Parses a symbol: `N`, `"any name"` or `?k`.
-pub(super) fn parse_symbol(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &mut Module) -> Option<SymbolId> {
+pub(super) fn parse_symbol(
+    c: &mut Cursor<'_>,
+    symbols: &mut Symbols,
+    module: &mut Module,
+) -> Option<SymbolId> {
     if !c.at(K::Question) {
         let name = c.name()?;
         return Some(module.symbol(&name));
@@ -240,4 +280,23 @@ pub(super) fn parse_symbol(c: &mut Cursor<'_>, symbols: &mut Symbols, module: &m
         c.error(d.label(span, ""));
     }
     symbol
+}
+
+/// Whether a dimension that inference made is larger than one that could be written: each operation may wrap those of
+/// its operands, and what is done with a dimension costs as much as there is of it.
+pub(super) fn too_large(dim: &Dim) -> bool {
+    const MAX_PARTS: usize = 128;
+    fn fits(expr: &Expr, depth: usize, parts: &mut usize) -> bool {
+        depth <= MAX_DEPTH
+            && expr.terms.len() <= MAX_TERMS
+            && expr.terms.iter().flat_map(|t| &t.factors).all(|factor| {
+                *parts += 1;
+                let inside = |parts: &mut usize| match factor {
+                    Factor::Symbol(_) => true,
+                    Factor::FloorDiv(e, _) => fits(e, depth + 1, parts),
+                };
+                *parts <= MAX_PARTS && inside(parts)
+            })
+    }
+    matches!(dim, Dim::Expr(e) if !fits(e, 0, &mut 0))
 }

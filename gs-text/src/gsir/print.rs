@@ -63,7 +63,15 @@ enum Frame<'m> {
 impl<'m, 'o> Printer<'m, 'o> {
     fn new(m: &'m Module, options: &'m PrintOptions, out: &'o mut dyn fmt::Write) -> Self {
         let (symbols, names) = (SymbolNames::new(m), Names::new(m));
-        Self { m, options, buf: String::with_capacity(CHUNK + CHUNK / 8), out, symbols, names, rendered: Rendered::default() }
+        Self {
+            m,
+            options,
+            buf: String::with_capacity(CHUNK + CHUNK / 8),
+            out,
+            symbols,
+            names,
+            rendered: Rendered::default(),
+        }
     }
 
     fn flush(&mut self) -> fmt::Result {
@@ -156,7 +164,11 @@ impl<'m, 'o> Printer<'m, 'o> {
         }
     }
 
-    fn ledger<'a>(&mut self, table: &str, entries: impl Iterator<Item = (&'a Sym, &'a LedgerEntry)>) -> fmt::Result {
+    fn ledger<'a>(
+        &mut self,
+        table: &str,
+        entries: impl Iterator<Item = (&'a Sym, &'a LedgerEntry)>,
+    ) -> fmt::Result {
         let m = self.m;
         let mut any = false;
         for (name, entry) in entries {

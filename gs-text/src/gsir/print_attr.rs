@@ -47,7 +47,7 @@ fn push_attr(out: &mut String, symbols: &SymbolNames<'_>, kind: Option<AttrKind>
         Attr::Floats(v) => {
             let telling = !v.is_empty() && v.iter().all(|v| v.0.is_finite());
             let plain = kind == Some(AttrKind::Floats) || kind.is_none() && telling;
-            push_list(out, if plain { "" } else { "floats" }, v, |out, v| push_float(out, *v));
+            push_list(out, if plain { "" } else { "floats" }, v, |out, v| push_f32(out, v.0));
         }
         Attr::Strs(v) => {
             let plain = kind == Some(AttrKind::Strs) || kind.is_none() && !v.is_empty();
@@ -105,9 +105,11 @@ pub(crate) fn push_contents(out: &mut String, elem: ElemType, dims: &[i64], data
     let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?));
     out.push_str(if scalar { "" } else { "dense(" });
     match (data, count) {
-        (TensorData::Strings(items), _) if !scalar || items.len() == 1 => push_items(out, items.len(), |out, i| {
-            push_string(out, items.get(i).map_or(&[], |b| b));
-        }),
+        (TensorData::Strings(items), _) if !scalar || items.len() == 1 => {
+            push_items(out, items.len(), |out, i| {
+                push_string(out, items.get(i).map_or(&[], |b| b));
+            })
+        }
         (TensorData::Bytes(bytes), Some(count))
             if elem.bytes_for(count) == Some(bytes.len()) && padding_is_zero(elem, count, bytes) =>
         {

@@ -6,7 +6,9 @@ use super::print_attr::{push_attrs, push_contents};
 use super::weights::TensorNames;
 use crate::element::{push_element, push_f32, push_int, push_uint};
 use crate::quote::{push_name, push_quoted};
-use gs_ir::{Derived, Distribution, FloatBits, Global, Init, Module, OPAQUE_NAME, Role, TensorData, TensorType};
+use gs_ir::{
+    Derived, Distribution, FloatBits, Global, Init, Module, OPAQUE_NAME, Role, TensorData, TensorType,
+};
 use std::fmt;
 
 /// Whether the contents of a global are printed in the text, under these limits.
@@ -59,7 +61,9 @@ impl Printer<'_, '_> {
             Init::Splat(one) => {
                 self.buf.push_str(" = splat(");
                 match ty {
-                    Some(t) if t.elem.bytes_for(1) == Some(one.len()) => push_element(&mut self.buf, t.elem, one, 0),
+                    Some(t) if t.elem.bytes_for(1) == Some(one.len()) => {
+                        push_element(&mut self.buf, t.elem, one, 0)
+                    }
                     _ => self.buf.push('?'), // contradicts its type; the parser will say so
                 }
                 self.buf.push(')');

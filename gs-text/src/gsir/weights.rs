@@ -136,7 +136,10 @@ fn header(entries: &[Entry<'_>]) -> String {
         out.push_str(if i > 0 { "," } else { "" });
         push_json(&mut out, e.name);
         let end = offset + e.len;
-        out.push_str(&format!(":{{\"dtype\":\"{}\",\"shape\":{:?},\"data_offsets\":[{offset},{end}]}}", e.dtype, e.shape));
+        out.push_str(&format!(
+            ":{{\"dtype\":\"{}\",\"shape\":{:?},\"data_offsets\":[{offset},{end}]}}",
+            e.dtype, e.shape
+        ));
         offset = end;
     }
     out.push('}');
@@ -215,7 +218,10 @@ impl<'p> WeightFiles<'p> {
         tensor: &TensorType,
     ) -> Result<TensorData, Diagnostic> {
         let Some(base_dir) = self.base_dir else {
-            let d = Diagnostic::error("GS0301", "this text refers to a file, but it was not read from a directory");
+            let d = Diagnostic::error(
+                "GS0301",
+                "this text refers to a file, but it was not read from a directory",
+            );
             return Err(d.label(file.1, "").help("read it by its path, or print it with its weights inline"));
         };
         let opened = self.files.entry(file.0.to_owned()).or_insert_with(|| open(base_dir, file.0));
@@ -238,7 +244,8 @@ impl<'p> WeightFiles<'p> {
         };
         contents(&info.dtype, &info.shape, bytes, tensor).ok_or_else(|| {
             let stored = format!("{}{:?}", info.dtype, info.shape);
-            let message = format!("the tensor {} is stored as {stored}, which is not the stated type", quoted(name.0));
+            let message =
+                format!("the tensor {} is stored as {stored}, which is not the stated type", quoted(name.0));
             Diagnostic::error("GS0304", message).label(name.1, "")
         })
     }
@@ -249,7 +256,8 @@ fn contents(dtype: &Dtype, shape: &[usize], bytes: Bytes, tensor: &TensorType) -
     let count = tensor.count()?;
     match stored_as(tensor.elem) {
         Some(kind) => {
-            let same = dims.len() == shape.len() && dims.iter().zip(shape).all(|(d, s)| usize::try_from(*d) == Ok(*s));
+            let same = dims.len() == shape.len()
+                && dims.iter().zip(shape).all(|(d, s)| usize::try_from(*d) == Ok(*s));
             let fits = same && kind == *dtype && tensor.elem.bytes_for(count) == Some(bytes.len());
             fits.then_some(TensorData::Bytes(bytes))
         }
@@ -286,11 +294,15 @@ fn map(path: &Path) -> io::Result<Bytes> {
 
 /// Writes a file beside its final place and renames it, so that a failed run leaves nothing half-written and what is
 /// mapped from the old file stays what it was.
-pub(super) fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn replace_file(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (temporary, file) = create_beside(&target)?;
     let mut out = io::BufWriter::with_capacity(1 << 20, file);
-    let written = write(&mut out).and_then(|()| out.flush()).and_then(|()| std::fs::rename(&temporary, &target));
+    let written =
+        write(&mut out).and_then(|()| out.flush()).and_then(|()| std::fs::rename(&temporary, &target));
     if written.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
@@ -319,7 +331,8 @@ mod tests {
 
     #[test]
     fn strings_read_back_and_bad_tables_are_refused() {
-        let strings: Vec<Bytes> = vec![Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"\xff\x00c")];
+        let strings: Vec<Bytes> =
+            vec![Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"\xff\x00c")];
         let mut out = Vec::new();
         write_strings(&strings, &mut out).unwrap();
         let bytes = Bytes::from(out.clone());

@@ -209,7 +209,7 @@ pub enum EmitArg {
     /// An absent operand.
     Absent(Span),
     /// A global that is made for it.
-    Global(NewGlobal),
+    Global(Box<NewGlobal>),
 }
 
 /// `state "range" : f32[2, channels($w, axis)] per $w = nan`.

@@ -6,6 +6,9 @@ use crate::cursor::parse_magnitude;
 use crate::diagnostics::Diagnostic;
 use crate::lexer::TokenKind as K;
 
+/// What stands between the braces behind a call: operations to copy from, attributes that are given.
+pub(super) type Settings = (Vec<Name>, Vec<(Name, Expr)>);
+
 /// What can stand between the braces behind a call.
 enum Setting {
     Copy(Name),
@@ -101,7 +104,7 @@ impl Parser<'_> {
     }
 
     /// `{..$c, group = 1}`.
-    pub(super) fn settings(&mut self) -> Option<(Vec<Name>, Vec<(Name, Expr)>)> {
+    pub(super) fn settings(&mut self) -> Option<Settings> {
         let all = self.list(K::LBrace, K::RBrace, |p| {
             if p.c.eat(K::DotDot) {
                 return Some(Setting::Copy(p.var()?));

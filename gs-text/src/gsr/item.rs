@@ -1,8 +1,8 @@
 //! The file, its header, and its items.
 
 use super::ast::{
-    Cond, Driver, Emit, EmitArg, Example, Expr, Grad, Header, Insert, InsertSite, Item, Name, NewGlobal, Pattern,
-    Per, Rule, RuleFile, Snippet, Strictness,
+    Cond, Driver, Emit, EmitArg, Example, Expr, Grad, Header, Insert, InsertSite, Item, Name, NewGlobal,
+    Pattern, Per, Rule, RuleFile, Snippet, Strictness,
 };
 use super::parser::Parser;
 use crate::diagnostics::Diagnostic;
@@ -145,7 +145,19 @@ impl Parser<'_> {
         };
         let span = Span { end: name.span.end, ..self.c.span_of(start) };
         let Clauses { lets, conditions, note, examples, .. } = clauses;
-        Some(Rule { doc, strictness, name, pattern, lets, template, both_ways, conditions, note, examples, span })
+        Some(Rule {
+            doc,
+            strictness,
+            name,
+            pattern,
+            lets,
+            template,
+            both_ways,
+            conditions,
+            note,
+            examples,
+            span,
+        })
     }
 
     fn strictness(&mut self) -> Option<Strictness> {
@@ -179,7 +191,9 @@ impl Parser<'_> {
             let both = self.c.bump().kind == K::BothArrow;
             let template = self.expr()?;
             if out.template.is_some() {
-                self.c.error(Diagnostic::error("GS0505", "a rule has one right side").label(here, "a second one"));
+                self.c.error(
+                    Diagnostic::error("GS0505", "a rule has one right side").label(here, "a second one"),
+                );
                 return None;
             }
             out.template = Some((template, both));
@@ -225,7 +239,8 @@ impl Parser<'_> {
                 K::LBrace => depth += 1,
                 K::RBrace => depth -= 1,
                 K::Eof => {
-                    let d = Diagnostic::error("GS0506", "this brace is not closed").label(self.c.span_of(open), "");
+                    let d = Diagnostic::error("GS0506", "this brace is not closed")
+                        .label(self.c.span_of(open), "");
                     self.c.error(d);
                     return None;
                 }
@@ -313,7 +328,7 @@ impl Parser<'_> {
         self.c.expect(K::Equals)?;
         let init = self.expr()?;
         let span = self.c.span_from(start);
-        Some(EmitArg::Global(NewGlobal { role, name, elem, dims, per, init, span }))
+        Some(EmitArg::Global(Box::new(NewGlobal { role, name, elem, dims, per, init, span })))
     }
 
     // ---- gradients ----

@@ -10,7 +10,7 @@
 //! clause    := ("=>" | "<=>") expr | "let" $v "=" expr | "where" conds | "note" STRING | example
 //! insert    := "insert" NAME "match" pattern "at" ("use" | "value" | "class") $v
 //!              ("where" conds)? "emit" NAME "(" emit-arg,* ")" attrs? "replace"? example*
-//! emit-arg  := $v | "none" | ("state" | "param" | "const") STRING ":" ELEM "[" expr,* "]" "per" ($v | "class" | "rule") "=" expr
+//! emit-arg  := $v | "none" | ("state" | "param" | "const") (NAME | STRING) ":" ELEM "[" expr,* "]" "per" ($v | "class" | "rule") "=" expr
 //! grad      := "grad" NAME "(" pattern,* ")" ("->" results)? "given" "(" $v,* ")" let* "=>" "(" ($v ":" expr),* ")" ("where" conds)?
 //! example   := "example" STRING "{" gsir "}" "=>" ("{" gsir "}" | "same")
 //! pattern   := base "?"?

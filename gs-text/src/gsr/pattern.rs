@@ -143,7 +143,11 @@ impl Parser<'_> {
             }
             if p.c.eat_word("unused") {
                 let rest = p.c.eat(K::Ellipsis);
-                return Some(if rest { ResultPattern::UnusedRest(span) } else { ResultPattern::Unused(span) });
+                return Some(if rest {
+                    ResultPattern::UnusedRest(span)
+                } else {
+                    ResultPattern::Unused(span)
+                });
             }
             if !p.c.at(K::Var) {
                 return p.c.expected("a variable, `_` or `unused`");

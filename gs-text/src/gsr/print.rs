@@ -1,8 +1,8 @@
 //! Prints rule files. What is printed parses back to the same tree, and printing that again gives the same text.
 
 use super::ast::{
-    AttrPattern, AttrPatternValue, Call, Cond, CondKind, Emit, EmitArg, Example, Expr, ExprKind, Grad, Insert, Item,
-    Name, OpPattern, Pattern, PatternKind, Per, ResultPattern, Rule, RuleFile,
+    AttrPattern, AttrPatternValue, Call, Cond, CondKind, Emit, EmitArg, Example, Expr, ExprKind, Grad,
+    Insert, Item, Name, OpPattern, Pattern, PatternKind, Per, ResultPattern, Rule, RuleFile,
 };
 use crate::quote::{is_plain, push_quoted, quoted};
 use std::fmt::Write as _;

@@ -6,8 +6,8 @@ mod values;
 
 use gs_ir::registry::{Arity, AttrKind, Default as AttrDefault};
 use gs_ir::{
-    At, Attr, AttrSet, Derived, Dim, ElemType, GraphId, Init, Literal, Module, NewGlobal, OPAQUE_NAME, OnnxMeta,
-    OpDecl, OpKind, Registry, Rewriter, Role, TensorData, Type, ValueId,
+    At, Attr, AttrSet, Derived, Dim, ElemType, GraphId, Init, Literal, Module, NewGlobal, OPAQUE_NAME,
+    OnnxMeta, OpDecl, OpKind, Registry, Rewriter, Role, TensorData, Type, ValueId,
 };
 use std::sync::Arc;
 pub(crate) use values::Rng;
@@ -41,9 +41,14 @@ fn header(rng: &mut Rng, module: &mut Module) {
     }
     if rng.chance(2) {
         let opsets = (0..rng.below(3)).map(|_| (rng.name(), rng.int())).collect();
-        let onnx = OnnxMeta { ir_version: rng.int(), opsets, producer_name: rng.name(), ..OnnxMeta::default() };
-        module.meta.onnx =
-            Some(OnnxMeta { doc: rng.name(), weights_are_inputs: rng.chance(2), model_version: rng.int(), ..onnx });
+        let onnx =
+            OnnxMeta { ir_version: rng.int(), opsets, producer_name: rng.name(), ..OnnxMeta::default() };
+        module.meta.onnx = Some(OnnxMeta {
+            doc: rng.name(),
+            weights_are_inputs: rng.chance(2),
+            model_version: rng.int(),
+            ..onnx
+        });
     }
     for _ in 0..rng.below(4) {
         let symbol = if rng.chance(2) { module.fresh_symbol() } else { module.symbol(&rng.name()) };
@@ -160,12 +165,20 @@ impl Builder<'_> {
         let globals: Vec<ValueId> = self.rw.globals().map(|(_, g)| g.value).collect();
         values.extend(globals);
         for i in 0..1 + self.rng.below(3) {
-            let ty = if i == 0 { Type::tensor(ElemType::F32, [self.dim(0), 4.into(), 9.into(), 9.into()]) } else { self.ty(0) };
+            let ty = if i == 0 {
+                Type::tensor(ElemType::F32, [self.dim(0), 4.into(), 9.into(), 9.into()])
+            } else {
+                self.ty(0)
+            };
             let name = self.rng.name();
             values.push(self.rw.add_param(graph, &name, ty));
         }
         for _ in 0..size {
-            if self.rng.chance(4) { self.opaque(graph, &mut values, depth) } else { self.declared(graph, &mut values) }
+            if self.rng.chance(4) {
+                self.opaque(graph, &mut values, depth)
+            } else {
+                self.declared(graph, &mut values)
+            }
         }
         let mut names: Vec<String> = Vec::new();
         for _ in 0..self.rng.below(3) {
@@ -291,7 +304,9 @@ impl Builder<'_> {
             Some(AttrKind::Str) => Attr::str(&self.rng.name()),
             Some(AttrKind::Enum(words)) => Attr::str(words[self.rng.below(words.len())]),
             Some(AttrKind::Ints) => Attr::Ints((0..count).map(|_| int(&mut self.rng)).collect()),
-            Some(AttrKind::Floats) => Attr::Floats((0..count).map(|_| gs_ir::FloatBits(self.rng.float())).collect()),
+            Some(AttrKind::Floats) => {
+                Attr::Floats((0..count).map(|_| gs_ir::FloatBits(self.rng.float())).collect())
+            }
             Some(AttrKind::Strs) => Attr::Strs((0..count).map(|_| self.rng.bytes().into()).collect()),
             Some(AttrKind::Elem) => Attr::Elem(self.rng.elem()),
             Some(AttrKind::Dims) => {

@@ -7,9 +7,44 @@ pub(crate) struct Rng(u64);
 
 /// Names that a printer or parser might trip over.
 const NAMES: &[&str] = &[
-    "", "_", "a", "a.1", "a.1.1", "b", "conv1.weight", "1055", "12", "gpu_0/data_0", "/layer1/Conv_output_0", "grün", "\"", "\\",
-    "new\nline", "\u{202e}rtl", "\0", "nan", "inf", "true", "f32", "i64", "floordiv", "return", "region", "dense",
-    "file", "__metadata__", "seq", "any", "N", "H", "batch size", "x.", ".x", "0x1p3", "?0", "from",
+    "",
+    "_",
+    "a",
+    "a.1",
+    "a.1.1",
+    "b",
+    "conv1.weight",
+    "1055",
+    "12",
+    "gpu_0/data_0",
+    "/layer1/Conv_output_0",
+    "grün",
+    "\"",
+    "\\",
+    "new\nline",
+    "\u{202e}rtl",
+    "\0",
+    "nan",
+    "inf",
+    "true",
+    "f32",
+    "i64",
+    "floordiv",
+    "return",
+    "region",
+    "dense",
+    "file",
+    "__metadata__",
+    "seq",
+    "any",
+    "N",
+    "H",
+    "batch size",
+    "x.",
+    ".x",
+    "0x1p3",
+    "?0",
+    "from",
 ];
 
 impl Rng {
@@ -50,7 +85,14 @@ impl Rng {
     pub(crate) fn float(&mut self) -> f32 {
         match self.below(4) {
             0 => f32::from_bits(self.next() as u32),
-            1 => [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE, 1e16][self.below(6)],
+            1 => [
+                f32::NAN,
+                f32::INFINITY,
+                f32::NEG_INFINITY,
+                -0.0,
+                f32::MIN_POSITIVE,
+                f32::from_bits(0xffc0_1234),
+            ][self.below(6)],
             _ => self.below(9) as f32 * 0.25 - 1.0,
         }
     }

@@ -27,7 +27,8 @@ impl Compiler<'_> {
         match literal(attr.kind, e) {
             Some(v) => Some((!attr.is_default(&v)).then_some(v)),
             None => {
-                let message = format!("the attribute `{}` is {}, which this is not", attr.name, kind_words(attr.kind));
+                let message =
+                    format!("the attribute `{}` is {}, which this is not", attr.name, kind_words(attr.kind));
                 self.error(Diagnostic::error("GS0616", message).label(e.span, ""));
                 None
             }
@@ -38,12 +39,7 @@ impl Compiler<'_> {
 
     /// An attribute that is given in a template. `own` is the operation that is put in, whose attributes may be
     /// named (insertions).
-    pub(super) fn given(
-        &mut self,
-        scope: &mut Scope,
-        attr: &'static AttrDecl,
-        e: &Expr,
-    ) -> Option<CExpr> {
+    pub(super) fn given(&mut self, scope: &mut Scope, attr: &'static AttrDecl, e: &Expr) -> Option<CExpr> {
         match &e.kind {
             ExprKind::Var(_) | ExprKind::Call(_) => {
                 let value = self.computed(scope, e, None)?;
@@ -62,7 +58,8 @@ impl Compiler<'_> {
             CExpr::Var(slot, _) => match scope.kind(*slot) {
                 VarKind::Attr(k) => k,
                 other => {
-                    let message = format!("`${}` is {}, not an attribute", scope.vars[*slot].name, describe(other));
+                    let message =
+                        format!("`${}` is {}, not an attribute", scope.vars[*slot].name, describe(other));
                     self.error(Diagnostic::error("GS0617", message).label(span, ""));
                     return false;
                 }
@@ -76,7 +73,12 @@ impl Compiler<'_> {
         if convertible(kind, attr.kind) {
             return true;
         }
-        let message = format!("the attribute `{}` is {}, this is {}", attr.name, kind_words(attr.kind), kind_words(kind));
+        let message = format!(
+            "the attribute `{}` is {}, this is {}",
+            attr.name,
+            kind_words(attr.kind),
+            kind_words(kind)
+        );
         self.error(Diagnostic::error("GS0616", message).label(span, ""));
         false
     }
@@ -159,14 +161,19 @@ impl Compiler<'_> {
         let open = function.params.last() == Some(&Param::AttrRest);
         let fixed = function.params.len() - usize::from(open);
         if call.args.len() < fixed || call.args.len() > fixed && !open {
-            let message = format!("`{}` takes {} arguments, here are {}", function.name, fixed, call.args.len());
+            let message =
+                format!("`{}` takes {} arguments, here are {}", function.name, fixed, call.args.len());
             let d = Diagnostic::error("GS0622", message).label(call.name.span, "");
             self.error(d.help(format!("it is called as `{}`", function.signature())));
             return None;
         }
         let param = |i: usize| function.params.get(i).copied().unwrap_or(Param::AttrRest);
-        let args: Vec<Option<CExpr>> =
-            call.args.iter().enumerate().map(|(i, e)| self.argument(scope, function, param(i), e, own)).collect();
+        let args: Vec<Option<CExpr>> = call
+            .args
+            .iter()
+            .enumerate()
+            .map(|(i, e)| self.argument(scope, function, param(i), e, own))
+            .collect();
         args.into_iter().collect()
     }
 
@@ -220,7 +227,11 @@ impl Compiler<'_> {
             CondKind::And(all) => Cond::And(self.conds(scope, all)?),
             CondKind::Call(call) => {
                 let Some(function) = self.functions.condition(&call.name.text).cloned() else {
-                    let names = self.functions.iter().filter(|f| matches!(f.body, Body::Condition(_))).map(|f| f.name);
+                    let names = self
+                        .functions
+                        .iter()
+                        .filter(|f| matches!(f.body, Body::Condition(_)))
+                        .map(|f| f.name);
                     self.unknown_function("condition", call, closest(&call.name.text, names));
                     return None;
                 };
@@ -252,7 +263,9 @@ fn literal(kind: AttrKind, e: &Expr) -> Option<Attr> {
         (AttrKind::Float, ExprKind::Int(n)) => Attr::float(*n as f32),
         (AttrKind::Bool, ExprKind::Bool(b)) => Attr::Bool(*b),
         (AttrKind::Str, ExprKind::Str(s) | ExprKind::Word(s)) => Attr::str(s),
-        (AttrKind::Enum(words), ExprKind::Str(s) | ExprKind::Word(s)) if words.contains(&s.as_str()) => Attr::str(s),
+        (AttrKind::Enum(words), ExprKind::Str(s) | ExprKind::Word(s)) if words.contains(&s.as_str()) => {
+            Attr::str(s)
+        }
         (AttrKind::Elem, ExprKind::Word(w)) => Attr::Elem(ElemType::from_name(w)?),
         (AttrKind::Ints, ExprKind::List(items)) => Attr::ints(&ints(items)?),
         (AttrKind::Dims, ExprKind::List(items)) => Attr::dims(ints(items)?.into_iter().map(Dim::Const)),
@@ -282,11 +295,10 @@ fn float(e: &Expr) -> Option<FloatBits> {
 
 fn takes_var(param: Param, kind: VarKind) -> bool {
     match (param, kind) {
-        (Param::Value, VarKind::Value(absent)) => !absent,
-        (Param::OptValue | Param::Values, VarKind::Value(_)) => true,
+        // What may be absent is refused when it is, so that `absent($b) or weight_only($b)` can be said.
+        (Param::Value | Param::OptValue | Param::Values, VarKind::Value(_)) => true,
         (Param::Values, VarKind::Values) => true,
-        (Param::Op, VarKind::Op(absent) | VarKind::Value(absent)) => !absent,
-        (Param::Site, VarKind::Op(absent) | VarKind::Value(absent)) => !absent,
+        (Param::Op | Param::Site, VarKind::Op(_) | VarKind::Value(_)) => true,
         (Param::OptOp, VarKind::Op(_)) => true,
         (_, VarKind::Attr(k)) => takes_attr(param, k),
         _ => false,

@@ -37,33 +37,59 @@ impl Compiler<'_> {
         }
         let (name, doc) = (i.name.text.clone(), i.doc.clone());
         let (site, replace, examples, span) = (i.site, i.replace, i.examples.clone(), i.span);
-        Some(InsertRule { name, doc, vars: scope.vars, pattern, site, var, conditions, kind, args, attrs, replace, examples, span })
+        Some(InsertRule {
+            name,
+            doc,
+            vars: scope.vars,
+            pattern,
+            site,
+            var,
+            conditions,
+            kind,
+            args,
+            attrs,
+            replace,
+            examples,
+            span,
+        })
     }
 
     fn site_var(&mut self, scope: &mut Scope, i: &ast::Insert, pattern: &Pat) -> Option<Slot> {
         let slot = self.read(scope, &i.var.text, i.var.span)?;
         if !matches!(scope.kind(slot), VarKind::Value(_)) {
-            let d = Diagnostic::error("GS0617", format!("`${}` is no value", i.var.text)).label(i.var.span, "");
+            let d =
+                Diagnostic::error("GS0617", format!("`${}` is no value", i.var.text)).label(i.var.span, "");
             self.error(d);
             return None;
         }
         if i.site == InsertSite::Use && !is_operand(pattern, slot) {
             let message = format!("`${}` stands at no operand place of the pattern", i.var.text);
             let d = Diagnostic::error("GS0629", message).label(i.var.span, "");
-            self.error(d.help("`at use` puts an operation on the operand of an operation that the pattern names"));
+            self.error(
+                d.help("`at use` puts an operation on the operand of an operation that the pattern names"),
+            );
             return None;
         }
         Some(slot)
     }
 
-    fn emit_args(&mut self, scope: &mut Scope, i: &ast::Insert, decl: &OpDecl, var: Slot) -> Option<Vec<EmitArg>> {
+    fn emit_args(
+        &mut self,
+        scope: &mut Scope,
+        i: &ast::Insert,
+        decl: &OpDecl,
+        var: Slot,
+    ) -> Option<Vec<EmitArg>> {
         let mut out = Vec::new();
         let mut sites = 0;
         for arg in &i.emit.args {
             out.push(match arg {
                 ast::EmitArg::Site(n) => {
                     if self.read(scope, &n.text, n.span)? != var {
-                        let message = format!("only `${}`, on which it is put, and new globals can be operands", i.var.text);
+                        let message = format!(
+                            "only `${}`, on which it is put, and new globals can be operands",
+                            i.var.text
+                        );
                         self.error(Diagnostic::error("GS0630", message).label(n.span, ""));
                         return None;
                     }
@@ -81,7 +107,12 @@ impl Compiler<'_> {
             return None;
         }
         if out.len() < required || out.len() > decl.operands.len() && decl.operand(out.len()).is_none() {
-            let message = format!("`{}` takes {}, here are {}", decl.name, super::pattern::operand_words(decl), out.len());
+            let message = format!(
+                "`{}` takes {}, here are {}",
+                decl.name,
+                super::pattern::operand_words(decl),
+                out.len()
+            );
             self.error(Diagnostic::error("GS0611", message).label(i.emit.op.span, ""));
             return None;
         }

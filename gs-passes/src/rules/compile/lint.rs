@@ -15,7 +15,9 @@ impl Compiler<'_> {
         order.sort_by_key(|r| std::cmp::Reverse(r.size));
         for (i, later) in order.iter().enumerate() {
             self.covered(&order[..i], later);
-            self.grows(later);
+            if set.driver != gs_text::gsr::Driver::Egraph {
+                self.grows(later);
+            }
             if set.driver.is_equality() {
                 self.graph_only(later);
             }
@@ -24,7 +26,10 @@ impl Compiler<'_> {
 
     /// A rule that an earlier one makes pointless.
     fn covered(&mut self, earlier: &[&Rule], rule: &Rule) {
-        let before = |r: &&&Rule| r.reversed == rule.reversed && r.strictness <= rule.strictness;
+        // Rules of one name are reported for that already.
+        let before = |r: &&&Rule| {
+            r.reversed == rule.reversed && r.strictness <= rule.strictness && r.name != rule.name
+        };
         for first in earlier.iter().filter(before) {
             let mut renaming = Renaming::default();
             if !renaming.pattern(&first.pattern, &rule.pattern) {
@@ -37,7 +42,10 @@ impl Compiler<'_> {
                 let d = Diagnostic::error("GS0640", message);
                 self.error(d.label(rule.span, "the second").label(first.span, "the first"));
             } else if first.conditions.is_empty() && !may_refuse(first) {
-                let message = format!("`{}` never fires: `{}` is tried before it and matches whatever it does", rule.name, first.name);
+                let message = format!(
+                    "`{}` never fires: `{}` is tried before it and matches whatever it does",
+                    rule.name, first.name
+                );
                 let d = Diagnostic::warning("GS0641", message);
                 self.error(d.label(rule.span, "this one is shadowed").label(first.span, "by this one"));
             }
@@ -56,7 +64,9 @@ impl Compiler<'_> {
             if may_match(&rule.pattern, t) {
                 let message = format!("`{}` matches what it makes, so it never ends", rule.name);
                 let d = Diagnostic::warning("GS0642", message).label(rule.span, "");
-                self.error(d.label(op.span, "this fits the pattern again").help("a condition can make it end"));
+                self.error(
+                    d.label(op.span, "this fits the pattern again").help("a condition can make it end"),
+                );
                 return;
             }
             templates.extend(&op.args);
@@ -201,7 +211,9 @@ impl Renaming {
             (Some(Rest::Any), Some(Rest::Any)) => true,
             (Some(Rest::Values(x)), Some(Rest::Values(y))) => self.slot(*x, *y),
             (Some(Rest::Each(xs, p)), Some(Rest::Each(ys, q))) => {
-                xs.len() == ys.len() && xs.iter().zip(ys).all(|(x, y)| self.slot(*x, *y)) && self.pattern(p, q)
+                xs.len() == ys.len()
+                    && xs.iter().zip(ys).all(|(x, y)| self.slot(*x, *y))
+                    && self.pattern(p, q)
             }
             _ => false,
         };
@@ -403,4 +415,3 @@ fn repeats_hold(p: &OpPat, t: &OpTmpl) -> bool {
         }
     })
 }
-

@@ -41,6 +41,7 @@ impl RuleSet {
         let mut compiler = Compiler { registry, functions, diagnostics: Vec::new() };
         let mut set = compiler.file(&file);
         compiler.lint(&set);
+        compiler.diagnostics.sort_by_key(|d| d.labels.first().map(|l| l.span.start));
         if compiler.diagnostics.iter().any(Diagnostic::is_error) {
             return Err(compiler.diagnostics);
         }
@@ -89,7 +90,11 @@ impl Compiler<'_> {
                 Some(&first) => {
                     let what = if is_grad { "gradient of" } else { "rule called" };
                     let message = format!("there is a {what} `{}` already", name.text);
-                    self.error(Diagnostic::error("GS0601", message).label(name.span, "the second").label(first, "the first"));
+                    self.error(
+                        Diagnostic::error("GS0601", message)
+                            .label(name.span, "the second")
+                            .label(first, "the first"),
+                    );
                 }
                 None => {
                     seen.insert((is_grad, &name.text), name.span);
@@ -114,12 +119,10 @@ impl Compiler<'_> {
             let message = "a file of insertions holds no rules";
             self.error(Diagnostic::error("GS0602", message).label(rule.name.span, ""));
         }
-        if driver == Driver::Greedy || driver == Driver::Lower {
-            if rule.both_ways {
-                let message = format!("`{}` goes both ways, which never ends outside an e-graph", rule.name.text);
-                let d = Diagnostic::error("GS0603", message).label(rule.span, "");
-                self.error(d.help("write `=>`, or make it a rule set with `driver = egraph`"));
-            }
+        if rule.both_ways && matches!(driver, Driver::Greedy | Driver::Lower) {
+            let message = format!("`{}` goes both ways, which never ends outside an e-graph", rule.name.text);
+            let d = Diagnostic::error("GS0603", message).label(rule.span, "");
+            self.error(d.help("write `=>`, or make it a rule set with `driver = egraph`"));
         }
         out.extend(self.rule(rule, false));
         if rule.both_ways
@@ -133,6 +136,7 @@ impl Compiler<'_> {
         let errors = self.diagnostics.len();
         let mut scope = Scope::new();
         let pattern = self.pattern(&mut scope, &rule.pattern);
+        let after_pattern = self.diagnostics.len();
         if let Some(p) = &pattern {
             scope.settle(p);
             self.root_is_an_operation(p, &rule.pattern);
@@ -140,7 +144,17 @@ impl Compiler<'_> {
         let conditions: Vec<Cond> = rule.conditions.iter().filter_map(|c| self.cond(&mut scope, c)).collect();
         let lets = self.lets(&mut scope, &rule.lets, &rule.pattern);
         let template = self.root_template(&mut scope, &rule.template, &rule.pattern);
-        self.unused(&scope, &rule.lets);
+        if pattern.is_none() {
+            // Variables of a pattern that was not understood are rightly missing.
+            let mut at = 0;
+            self.diagnostics.retain(|d| {
+                at += 1;
+                at <= after_pattern || d.code != "GS0619"
+            });
+        }
+        if !self.diagnostics[errors..].iter().any(Diagnostic::is_error) {
+            self.unused(&scope, &rule.lets);
+        }
         if rule.examples.is_empty() && !reversed {
             let message = format!("the rule `{}` has no example", rule.name.text);
             self.error(Diagnostic::warning("GS0604", message).label(rule.name.span, "").help(
@@ -184,7 +198,9 @@ impl Compiler<'_> {
         };
         if bare(pattern) {
             let message = "a rule looks for an operation; this pattern matches any value";
-            self.error(Diagnostic::error("GS0605", message).label(source.span, "it must name an operator here"));
+            self.error(
+                Diagnostic::error("GS0605", message).label(source.span, "it must name an operator here"),
+            );
         }
     }
 

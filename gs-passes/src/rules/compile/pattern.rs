@@ -8,7 +8,9 @@ use super::scope::{Scope, describe};
 use gs_ir::OpKind;
 use gs_ir::registry::{Arity, AttrDecl, OpDecl, Traits};
 use gs_text::cursor::closest;
-use gs_text::gsr::ast::{AttrPattern, AttrPatternValue, Name, OpPattern, Pattern, PatternKind, ResultPattern};
+use gs_text::gsr::ast::{
+    AttrPattern, AttrPatternValue, Name, OpPattern, Pattern, PatternKind, ResultPattern,
+};
 use gs_text::{Diagnostic, Span};
 
 impl Compiler<'_> {
@@ -45,8 +47,17 @@ impl Compiler<'_> {
         match scope.bind(name, kind) {
             Ok(slot) => Some(slot),
             Err((known, first)) => {
-                let message = format!("`${}` stands for {} here, but for {} elsewhere", name.text, describe(kind), describe(known));
-                self.error(Diagnostic::error("GS0608", message).label(name.span, describe(kind)).label(first, describe(known)));
+                let message = format!(
+                    "`${}` stands for {} here, but for {} elsewhere",
+                    name.text,
+                    describe(kind),
+                    describe(known)
+                );
+                self.error(
+                    Diagnostic::error("GS0608", message)
+                        .label(name.span, describe(kind))
+                        .label(first, describe(known)),
+                );
                 None
             }
         }
@@ -56,7 +67,8 @@ impl Compiler<'_> {
     pub(super) fn operator(&mut self, name: &Name) -> Option<OpKind> {
         let found = self.registry.kind(&name.text);
         if found.is_none() {
-            let d = Diagnostic::error("GS0609", format!("no operator is called `{}`", name.text)).label(name.span, "");
+            let d = Diagnostic::error("GS0609", format!("no operator is called `{}`", name.text))
+                .label(name.span, "");
             let near = closest(&name.text, self.registry.iter().map(|(_, d)| d.name));
             self.error(match near {
                 Some(n) => d.help(format!("there is `{n}`")),
@@ -107,10 +119,11 @@ impl Compiler<'_> {
         decl: &OpDecl,
     ) -> Option<(Vec<Pat>, Option<Rest>)> {
         let (mut args, mut rest) = (Vec::new(), None);
-        let mut good = true;
+        let (mut good, mut open) = (true, false);
         for (i, p) in op.args.iter().enumerate() {
             let last = i + 1 == op.args.len();
             if matches!(p.kind, PatternKind::Rest(_) | PatternKind::Each(..)) && last {
+                open = true;
                 match self.rest(scope, p, decl, i) {
                     Some(r) => rest = Some(r),
                     None => good = false,
@@ -122,14 +135,16 @@ impl Compiler<'_> {
                 None => good = false,
             }
         }
-        good &= self.operand_count(decl, &args, rest.is_some(), op);
+        good &= self.operand_count(decl, &args, open, op);
         good.then_some((args, rest))
     }
 
     fn operand_count(&mut self, decl: &OpDecl, args: &[Pat], open: bool, op: &OpPattern) -> bool {
         let required = decl.operands.iter().take_while(|o| o.arity == Arity::One).count();
-        if args.len() < required && !open || args.len() > decl.operands.len() && decl.operand(args.len()).is_none() {
-            let message = format!("`{}` takes {}, here are {}", decl.name, operand_words(decl), op.args.len());
+        // Those that were not understood count too.
+        let count = op.args.len();
+        if count < required && !open || count > decl.operands.len() && decl.operand(count).is_none() {
+            let message = format!("`{}` takes {}, here are {}", decl.name, operand_words(decl), count);
             self.error(Diagnostic::error("GS0611", message).label(op.op.span, ""));
             return false;
         }
@@ -166,7 +181,8 @@ impl Compiler<'_> {
                 let inner = self.pattern(scope, inner);
                 for (i, &s) in slots.iter().enumerate() {
                     if scope.uses[s] == uses[i] {
-                        let message = format!("`${}` does not stand in the pattern behind `each`", scope.vars[s].name);
+                        let message =
+                            format!("`${}` does not stand in the pattern behind `each`", scope.vars[s].name);
                         self.error(Diagnostic::error("GS0613", message).label(p.span, ""));
                     }
                     scope.vars[s].kind = kinds[i];
@@ -215,7 +231,9 @@ impl Compiler<'_> {
         for (i, r) in results.iter().enumerate() {
             let last = i + 1 == results.len();
             match r {
-                ResultPattern::Var(n) => named.push(ResultPat::Var(self.bind(scope, n, VarKind::Value(false))?)),
+                ResultPattern::Var(n) => {
+                    named.push(ResultPat::Var(self.bind(scope, n, VarKind::Value(false))?))
+                }
                 ResultPattern::Any(_) => named.push(ResultPat::Any),
                 ResultPattern::Unused(_) => named.push(ResultPat::Unused),
                 ResultPattern::UnusedRest(_) if last => {}
@@ -232,7 +250,8 @@ impl Compiler<'_> {
         if let Some(last) = named.len().checked_sub(1)
             && decl.result(last).is_none()
         {
-            let message = format!("`{}` has {} results, here are {}", decl.name, decl.results.len(), named.len());
+            let message =
+                format!("`{}` has {} results, here are {}", decl.name, decl.results.len(), named.len());
             self.error(Diagnostic::error("GS0611", message).label(span, ""));
             return None;
         }
@@ -256,7 +275,10 @@ impl Compiler<'_> {
             let required = decl.operands.iter().filter(|o| o.arity == Arity::One).count();
             if required != 1 || decl.operands.first().is_none_or(|o| o.arity != Arity::One) {
                 let message = format!("`{}` is not unary", decl.name);
-                self.error(Diagnostic::error("GS0614", message).label(name.span, "an operation around one operand is meant"));
+                self.error(
+                    Diagnostic::error("GS0614", message)
+                        .label(name.span, "an operation around one operand is meant"),
+                );
                 continue;
             }
             if let Some(attrs) = self.attr_patterns(scope, attrs, &decl) {
@@ -280,6 +302,7 @@ pub(super) fn operand_words(decl: &OpDecl) -> String {
     let names: Vec<&str> = decl.operands.iter().map(|o| o.name).collect();
     let count = match (open, required == all) {
         (true, _) => format!("at least {required} operands"),
+        (false, true) if all == 1 => "one operand".to_owned(),
         (false, true) => format!("{all} operands"),
         (false, false) => format!("{required} to {all} operands"),
     };

@@ -12,7 +12,9 @@ impl Compiler<'_> {
         let sides = as_pattern(&rule.template).and_then(|p| Ok((p, as_template(&rule.pattern)?)));
         let problem = match sides {
             Ok(_) if !rule.lets.is_empty() => rule.span,
-            Ok((pattern, template)) => return Some(Rule { pattern, template, both_ways: false, ..rule.clone() }),
+            Ok((pattern, template)) => {
+                return Some(Rule { pattern, template, both_ways: false, ..rule.clone() });
+            }
             Err(span) => span,
         };
         let message = "both sides of `<=>` are patterns over the same variables";

@@ -60,11 +60,7 @@ impl Scope {
     }
 
     /// Lets slots stand for list elements while `f` runs.
-    pub(in super::super) fn with_elements<T>(
-        &mut self,
-        slots: &[Slot],
-        f: impl FnOnce(&mut Self) -> T,
-    ) -> T {
+    pub(in super::super) fn with_elements<T>(&mut self, slots: &[Slot], f: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.elements.len();
         self.elements.extend_from_slice(slots);
         let out = f(self);

@@ -22,7 +22,9 @@ impl Compiler<'_> {
         for (name, e) in lets {
             if let Some(old) = scope.find(&name.text) {
                 let d = Diagnostic::error("GS0608", format!("`${}` is bound already", name.text));
-                self.error(d.label(name.span, "the second time").label(scope.vars[old].span, "the first time"));
+                self.error(
+                    d.label(name.span, "the second time").label(scope.vars[old].span, "the first time"),
+                );
                 continue;
             }
             let value = self.template(scope, e, pattern);
@@ -49,7 +51,9 @@ impl Compiler<'_> {
         let many = matches!(e.kind, ExprKind::Rest(_) | ExprKind::Each { .. } | ExprKind::Tuple(_));
         if many || matches!(e.kind, ExprKind::Absent | ExprKind::OptionalVar(_)) {
             let d = Diagnostic::error("GS0607", "one value is meant here").label(e.span, "");
-            self.error(d.help("lists stand for operands of variadic operators, `none` and `$x?` for optional operands"));
+            self.error(d.help(
+                "lists stand for operands of variadic operators, `none` and `$x?` for optional operands",
+            ));
             return None;
         }
         self.operand(scope, e, pattern)
@@ -64,11 +68,14 @@ impl Compiler<'_> {
                 match scope.kind(slot) {
                     VarKind::Value(false) => Some(Tmpl::Var(slot, false)),
                     VarKind::Value(true) => {
-                        let d = Diagnostic::error("GS0624", format!("`${name}` may be absent")).label(e.span, "");
+                        let d =
+                            Diagnostic::error("GS0624", format!("`${name}` may be absent")).label(e.span, "");
                         self.error(d.help(format!("write `${name}?` to pass its absence on")));
                         None
                     }
-                    VarKind::Values => self.not_a_value(name, "a list of values", e.span, &format!("write `${name}...`")),
+                    VarKind::Values => {
+                        self.not_a_value(name, "a list of values", e.span, &format!("write `${name}...`"))
+                    }
                     kind => self.not_a_value(name, describe(kind), e.span, "a value is meant here"),
                 }
             }
@@ -87,7 +94,9 @@ impl Compiler<'_> {
                 }
             }
             ExprKind::Call(call) => self.call(scope, call, e.span, pattern),
-            ExprKind::Each { names, source, body } => self.each(scope, names, source.as_deref(), body, pattern, e.span),
+            ExprKind::Each { names, source, body } => {
+                self.each(scope, names, source.as_deref(), body, pattern, e.span)
+            }
             ExprKind::Tuple(_) => {
                 let d = Diagnostic::error("GS0607", "several values stand only as the whole right side");
                 self.error(d.label(e.span, ""));
@@ -127,7 +136,13 @@ impl Compiler<'_> {
         None
     }
 
-    fn op_template(&mut self, scope: &mut Scope, call: &Call, span: Span, pattern: &Pattern) -> Option<OpTmpl> {
+    fn op_template(
+        &mut self,
+        scope: &mut Scope,
+        call: &Call,
+        span: Span,
+        pattern: &Pattern,
+    ) -> Option<OpTmpl> {
         let kind = self.operator(&call.name)?;
         let decl = *self.registry.decl(kind);
         let args: Vec<Option<Tmpl>> = call.args.iter().map(|a| self.operand(scope, a, pattern)).collect();
@@ -221,7 +236,8 @@ impl Compiler<'_> {
                 good = false;
             } else if let Some(span) = leaves_open(pattern, decl.name, a.name) {
                 let message = format!("the attribute `{}` of `{}` would be lost", a.name, decl.name);
-                let d = Diagnostic::error("GS0627", message).label(call.name.span, "here it is at its default");
+                let d =
+                    Diagnostic::error("GS0627", message).label(call.name.span, "here it is at its default");
                 let d = d.label(span, "here it may be anything");
                 self.error(d.help("bind it in the pattern and give it, or copy all with `{..$op}`"));
                 good = false;
@@ -241,13 +257,16 @@ impl Compiler<'_> {
     ) -> Option<Tmpl> {
         let (slots, source) = match source {
             None => {
-                let slots: Option<Vec<Slot>> = names.iter().map(|n| self.list_var(scope, &n.text, n.span)).collect();
+                let slots: Option<Vec<Slot>> =
+                    names.iter().map(|n| self.list_var(scope, &n.text, n.span)).collect();
                 (slots?, EachSource::Own)
             }
             Some(source) => {
                 let [name] = names else {
                     let d = Diagnostic::error("GS0628", "one name goes through one list").label(span, "");
-                    self.error(d.help("lists that the pattern's `each` bound are gone through under their own names"));
+                    self.error(d.help(
+                        "lists that the pattern's `each` bound are gone through under their own names",
+                    ));
                     return None;
                 };
                 let source = self.each_source(scope, source, pattern)?;
@@ -271,7 +290,9 @@ impl Compiler<'_> {
             ExprKind::Var(name) | ExprKind::Rest(name) => {
                 Some(EachSource::List(self.list_var(scope, name, e.span)?))
             }
-            ExprKind::Call(call) => Some(EachSource::Results(self.op_template(scope, call, e.span, pattern)?)),
+            ExprKind::Call(call) => {
+                Some(EachSource::Results(self.op_template(scope, call, e.span, pattern)?))
+            }
             _ => {
                 let d = Diagnostic::error("GS0628", "a list or an operation is meant here").label(e.span, "");
                 self.error(d);
@@ -299,7 +320,9 @@ fn leaves_open(pattern: &Pattern, op: &str, attr: &str) -> Option<Span> {
         (name.text == op && !attrs.iter().any(|a| a.name.text == attr)).then_some(name.span)
     };
     match &pattern.kind {
-        PatternKind::Optional(p) | PatternKind::Bound(_, p) | PatternKind::Each(_, p) => leaves_open(p, op, attr),
+        PatternKind::Optional(p) | PatternKind::Bound(_, p) | PatternKind::Each(_, p) => {
+            leaves_open(p, op, attr)
+        }
         PatternKind::Alt(all) => all.iter().find_map(|p| leaves_open(p, op, attr)),
         PatternKind::Wrapped { ops, inner, .. } => {
             ops.iter().find_map(|(n, attrs)| open(n, attrs)).or_else(|| leaves_open(inner, op, attr))

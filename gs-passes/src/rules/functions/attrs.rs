@@ -52,13 +52,19 @@ pub(super) const TABLE: &[Function] = &[
             Ok(Some(Attr::Int(p[index(args[1].int()?, p.len())?] as i64)))
         },
     ),
-    Function::attr("ints", &[Param::AttrRest], INTS, "a list of integers, from integers and lists in line", |_, args| {
-        let mut all = Vec::new();
-        for a in args {
-            all.extend(a.ints()?);
-        }
-        ints(all)
-    }),
+    Function::attr(
+        "ints",
+        &[Param::AttrRest],
+        INTS,
+        "a list of integers, from integers and lists in line",
+        |_, args| {
+            let mut all = Vec::new();
+            for a in args {
+                all.extend(a.ints()?);
+            }
+            ints(all)
+        },
+    ),
     Function::attr(
         "nth",
         &[Param::Ints, Param::Int],
@@ -69,16 +75,28 @@ pub(super) const TABLE: &[Function] = &[
             Ok(Some(Attr::Int(list[index(args[1].int()?, list.len())?])))
         },
     ),
-    Function::attr("union", &[Param::Ints, Param::Ints], INTS, "the numbers of both lists, sorted, each once", |_, args| {
-        let mut all = args[0].ints()?;
-        all.extend(args[1].ints()?);
-        all.sort_unstable();
-        all.dedup();
-        ints(all)
+    Function::attr(
+        "union",
+        &[Param::Ints, Param::Ints],
+        INTS,
+        "the numbers of both lists, sorted, each once",
+        |_, args| {
+            let mut all = args[0].ints()?;
+            all.extend(args[1].ints()?);
+            all.sort_unstable();
+            all.dedup();
+            ints(all)
+        },
+    ),
+    Function::attr("add", &[Param::Int, Param::Int], INT, "the sum", |_, args| {
+        arithmetic(args, i64::checked_add)
     }),
-    Function::attr("add", &[Param::Int, Param::Int], INT, "the sum", |_, args| arithmetic(args, i64::checked_add)),
-    Function::attr("sub", &[Param::Int, Param::Int], INT, "the difference", |_, args| arithmetic(args, i64::checked_sub)),
-    Function::attr("mul", &[Param::Int, Param::Int], INT, "the product", |_, args| arithmetic(args, i64::checked_mul)),
+    Function::attr("sub", &[Param::Int, Param::Int], INT, "the difference", |_, args| {
+        arithmetic(args, i64::checked_sub)
+    }),
+    Function::attr("mul", &[Param::Int, Param::Int], INT, "the product", |_, args| {
+        arithmetic(args, i64::checked_mul)
+    }),
     Function::attr(
         "fmul",
         &[Param::Number, Param::Number],
@@ -103,18 +121,35 @@ pub(super) const TABLE: &[Function] = &[
     Function::attr("rank", &[Param::Value], INT, "the number of axes of a value", |ctx, args| {
         Ok(Some(Attr::Int(dims(ctx, args[0].value()?)?.len() as i64)))
     }),
-    Function::attr("shape", &[Param::Value], Gives::Kind(AttrKind::Dims), "the extents of a value", |ctx, args| {
-        Ok(Some(Attr::dims(dims(ctx, args[0].value()?)?.iter().cloned())))
-    }),
-    Function::attr("like", &[Param::Value], Gives::Kind(AttrKind::Elem), "the element type of a value", |ctx, args| {
-        let elem = ctx.view.type_of(args[0].value()?).elem().ok_or("it is not a tensor")?;
-        Ok(Some(Attr::Elem(elem)))
-    }),
-    Function::attr("elem", &[Param::Elem], Gives::Kind(AttrKind::Elem), "the element type of this name", |_, args| {
-        let word = args[0].word()?;
-        let elem = ElemType::from_name(word).ok_or_else(|| format!("no element type is called `{word}`"))?;
-        Ok(Some(Attr::Elem(elem)))
-    }),
+    Function::attr(
+        "shape",
+        &[Param::Value],
+        Gives::Kind(AttrKind::Dims),
+        "the extents of a value",
+        |ctx, args| Ok(Some(Attr::dims(dims(ctx, args[0].value()?)?.iter().cloned()))),
+    ),
+    Function::attr(
+        "like",
+        &[Param::Value],
+        Gives::Kind(AttrKind::Elem),
+        "the element type of a value",
+        |ctx, args| {
+            let elem = ctx.view.type_of(args[0].value()?).elem().ok_or("it is not a tensor")?;
+            Ok(Some(Attr::Elem(elem)))
+        },
+    ),
+    Function::attr(
+        "elem",
+        &[Param::Elem],
+        Gives::Kind(AttrKind::Elem),
+        "the element type of this name",
+        |_, args| {
+            let word = args[0].word()?;
+            let elem =
+                ElemType::from_name(word).ok_or_else(|| format!("no element type is called `{word}`"))?;
+            Ok(Some(Attr::Elem(elem)))
+        },
+    ),
     Function::attr(
         "channels",
         &[Param::Value, Param::Attr],
@@ -125,9 +160,13 @@ pub(super) const TABLE: &[Function] = &[
             Some(_) => ints(vec![extent(ctx, args[0].value()?, args[1].int()?)?]),
         },
     ),
-    Function::attr("extent", &[Param::Value, Param::Int], INT, "the extent of a value along an axis", |ctx, args| {
-        Ok(Some(Attr::Int(extent(ctx, args[0].value()?, args[1].int()?)?)))
-    }),
+    Function::attr(
+        "extent",
+        &[Param::Value, Param::Int],
+        INT,
+        "the extent of a value along an axis",
+        |ctx, args| Ok(Some(Attr::Int(extent(ctx, args[0].value()?, args[1].int()?)?))),
+    ),
     Function::attr(
         "channel_shape",
         &[Param::Value, Param::Int],
@@ -148,7 +187,8 @@ pub(super) const TABLE: &[Function] = &[
         "the axis of a weight operand along which the operation's output channels lie",
         |ctx, args| {
             let module = ctx.graph()?.module;
-            let axis = crate::grid::channel_axis(module, args[0].op()?).ok_or("the operation has no channel axis")?;
+            let axis = crate::grid::channel_axis(module, args[0].op()?)
+                .ok_or("the operation has no channel axis")?;
             Ok(Some(Attr::Int(axis as i64)))
         },
     )
@@ -163,7 +203,10 @@ pub(super) const TABLE: &[Function] = &[
             let at = args[1].int()?;
             let rank = dims.len() as i64;
             let at = if at < 0 { at + rank } else { at };
-            let at = usize::try_from(at).ok().filter(|a| *a <= dims.len()).ok_or("the axis is outside the tensor")?;
+            let at = usize::try_from(at)
+                .ok()
+                .filter(|a| *a <= dims.len())
+                .ok_or("the axis is outside the tensor")?;
             let product = |d: &[gs_ir::Dim]| d.iter().fold(gs_ir::Dim::Const(1), |p, d| p.mul(d));
             let flat = [product(&dims[..at]), product(&dims[at..])];
             if flat.iter().any(gs_ir::Dim::is_unknown) {

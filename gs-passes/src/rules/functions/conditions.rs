@@ -53,6 +53,9 @@ pub(super) const TABLE: &[Function] = &[
         let n = args[1].int()?;
         Ok(args[0].ints()?.iter().all(|x| *x == n))
     }),
+    Function::condition("absent", &[Param::OptValue], "the operand is not there", |_, args| {
+        Ok(args[0].optional_value().is_none())
+    }),
     Function::condition("bound", &[Param::OptOp], "the optional operation is there", |_, args| {
         Ok(args[0].optional_op().is_some())
     }),
@@ -190,6 +193,17 @@ pub(super) const TABLE: &[Function] = &[
             Ok(dims.iter().skip(from).all(|d| d.as_const() == Some(1)))
         },
     ),
+    Function::condition(
+        "same_extents",
+        &[Param::Value, Param::Value, Param::Int],
+        "the first so many extents of both values are the same",
+        |ctx, args| {
+            let dims = |a: &Arg<'_>| a.value().map(|v| ctx.view.type_of(v).dims());
+            let (Some(a), Some(b)) = (dims(&args[0])?, dims(&args[1])?) else { return Ok(false) };
+            let n = usize::try_from(args[2].int()?).map_err(|_| "the number is negative")?;
+            Ok(a.len() >= n && b.len() >= n && a[..n] == b[..n])
+        },
+    ),
     Function::condition("less", &[Param::Number, Param::Number], "the first number is less than the second", |_, args| {
         Ok(args[0].float()? < args[1].float()?)
     }),
@@ -199,8 +213,7 @@ pub(super) const TABLE: &[Function] = &[
 ];
 
 fn all(ctx: &Ctx<'_>, value: ValueId, test: impl Fn(f64) -> bool) -> Result<bool, Refusal> {
-    let global = ctx.view.global(value).ok_or("it is not a constant")?;
-    contents::all(global, ctx.view.type_of(value), test)
+    contents::all_of_value(ctx.view, value, test)
 }
 
 fn elem(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
@@ -226,7 +239,8 @@ fn only_user(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
         Site::Value(v) => Ok(inside(v)),
         Site::Op(op) => {
             let unused = |v: ValueId| graph.module.value(v).uses().is_empty();
-            let results: Vec<ValueId> = graph.module.op(op).results().iter().filter_map(|r| r.some()).collect();
+            let results: Vec<ValueId> =
+                graph.module.op(op).results().iter().filter_map(|r| r.some()).collect();
             let used: Vec<ValueId> = results.into_iter().filter(|v| !unused(*v)).collect();
             Ok(used.len() == 1 && used.iter().all(|v| inside(*v)))
         }

@@ -2,7 +2,7 @@
 
 use super::{Arg, Ctx, Function, Gives, Param, Refusal};
 use gs_ir::registry::AttrKind;
-use gs_ir::{Attr, ElemType, ValueId};
+use gs_ir::{Attr, ElemType, OpId, ValueId};
 
 /// More channels than this are not looked through; weights have fewer.
 const LIMIT: usize = 1 << 20;
@@ -29,12 +29,9 @@ pub(super) const TABLE: &[Function] = &[
             Some(z) => Ok(ctx.constant(z, LIMIT)?.iter().all(|x| *x == 0.0)),
         },
     ),
-    Function::condition(
-        "per_tensor",
-        &[Param::Value],
-        "the scale has one element",
-        |ctx, args| Ok(ctx.view.type_of(args[0].value()?).as_tensor().and_then(|t| t.count()) == Some(1)),
-    ),
+    Function::condition("per_tensor", &[Param::Value], "the scale has one element", |ctx, args| {
+        Ok(ctx.view.type_of(args[0].value()?).as_tensor().and_then(|t| t.count()) == Some(1))
+    }),
     Function::condition(
         "absorbed",
         &[Param::OptOp, Param::Value, Param::OptValue],
@@ -43,12 +40,40 @@ pub(super) const TABLE: &[Function] = &[
         absorbed,
     ),
     Function::condition(
+        "within",
+        &[Param::Op, Param::Value, Param::OptValue],
+        "the activation (`relu` or `clip`) changes no number of the grid of this scale and zero point",
+        within,
+    ),
+    Function::condition(
+        "full_width",
+        &[Param::Attr, Param::Value],
+        "the number of bits is absent or that of the zero point's type",
+        |ctx, args| match args[0].optional_attr() {
+            None => Ok(true),
+            Some(_) => Ok(args[0].int()? == i64::from(elem(ctx, args[1].value()?)?.bits())),
+        },
+    ),
+    Function::condition(
         "same_grid",
         &[Param::Value, Param::OptValue, Param::Value, Param::OptValue],
         "both scales and both zero points are the same value or constants of equal contents and type",
-        |ctx, args| {
-            Ok(same_constant(ctx, &args[0], &args[2])? && same_constant(ctx, &args[1], &args[3])?)
-        },
+        |ctx, args| Ok(same_constant(ctx, &args[0], &args[2])? && same_constant(ctx, &args[1], &args[3])?),
+    ),
+    Function::attr(
+        "least_code",
+        &[Param::Attr, Param::Value, Param::Attr],
+        Gives::Kind(AttrKind::Float),
+        "the last argument where it is there, else the least code of so many bits (absent: all) of the zero point's type",
+        |ctx, args| code_limit(ctx, args, |range| range.0),
+    ),
+    Function::attr(
+        "greatest_code",
+        &[Param::Attr, Param::Value, Param::Attr],
+        Gives::Kind(AttrKind::Float),
+        "the last argument where it is there, else the greatest code of so many bits (absent: all) of the zero point's \
+         type",
+        |ctx, args| code_limit(ctx, args, |range| range.1),
     ),
     Function::attr(
         "code",
@@ -64,18 +89,44 @@ fn elem(ctx: &Ctx<'_>, value: ValueId) -> Result<ElemType, Refusal> {
     ctx.view.type_of(value).elem().ok_or_else(|| "it is not a tensor".to_owned())
 }
 
-/// Scale and zero point of each channel, and the range of the codes. An absent zero point is 0 of `u8`, as ONNX says.
-fn grid(ctx: &Ctx<'_>, scale: &Arg<'_>, zero: &Arg<'_>) -> Result<(Vec<(f64, f64)>, i64, i64), Refusal> {
+/// A limit of the codes: the one given, else that of an integer of so many bits with the sign of the zero point's type.
+fn code_limit(ctx: &Ctx<'_>, args: &[Arg<'_>], pick: fn((i64, i64)) -> i64) -> Result<Option<Attr>, Refusal> {
+    if args[2].optional_attr().is_some() {
+        return Ok(Some(Attr::float(args[2].int()? as f32)));
+    }
+    let elem = elem(ctx, args[1].value()?)?;
+    let bits = if args[0].optional_attr().is_some() { args[0].int()? } else { i64::from(elem.bits()) };
+    // Codes are whole numbers of f32 here, so they have no more bits than those.
+    let bits =
+        u32::try_from(bits).ok().filter(|b| (1..=24).contains(b)).ok_or("the number of bits is too large")?;
+    let range = match elem.int_range() {
+        Some((low, _)) if low < 0 => (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1),
+        Some(_) => (0, (1i64 << bits) - 1),
+        None => return Err("the zero point is not an integer".into()),
+    };
+    Ok(Some(Attr::float(pick(range) as f32)))
+}
+
+/// A grid: scale and zero point of each channel (or of the tensor), and the least and the greatest code.
+struct GridOf {
+    channels: Vec<(f64, f64)>,
+    least: i64,
+    greatest: i64,
+}
+
+/// The grid of a constant scale and zero point. An absent zero point is 0 of `u8`, as ONNX says.
+fn grid(ctx: &Ctx<'_>, scale: &Arg<'_>, zero: &Arg<'_>) -> Result<GridOf, Refusal> {
     let scales = ctx.constant(scale.value()?, LIMIT).map_err(|e| format!("scale: {e}"))?;
     let (zeros, elem) = match zero.optional_value() {
         None => (vec![0.0], ElemType::U8),
         Some(z) => (ctx.constant(z, LIMIT).map_err(|e| format!("zero point: {e}"))?, elem(ctx, z)?),
     };
-    let (low, high) = elem.int_range().ok_or("the zero point is not an integer")?;
+    let (least, greatest) = elem.int_range().ok_or("the zero point is not an integer")?;
     let n = scales.len().max(zeros.len());
     let at = |v: &[f64], i: usize| if v.len() == 1 { v.first().copied() } else { v.get(i).copied() };
-    let pairs: Option<Vec<(f64, f64)>> = (0..n).map(|i| Some((at(&scales, i)?, at(&zeros, i)?))).collect();
-    Ok((pairs.ok_or("scale and zero point differ in length")?, low, high))
+    let channels: Option<Vec<(f64, f64)>> = (0..n).map(|i| Some((at(&scales, i)?, at(&zeros, i)?))).collect();
+    let channels = channels.ok_or("scale and zero point differ in length")?;
+    Ok(GridOf { channels, least, greatest })
 }
 
 /// The code of a number before clipping: as `quantize` computes it, in f32, rounding half to even.
@@ -83,22 +134,34 @@ fn round_to_code(x: f64, scale: f64, zero: f64) -> f64 {
     f64::from((x as f32 / scale as f32).round_ties_even()) + zero
 }
 
-fn absorbed(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
-    let Some(op) = args[0].optional_op() else { return Ok(true) };
+/// The limits of an activation that clips.
+fn limits(ctx: &Ctx<'_>, op: OpId) -> Result<(f64, f64), Refusal> {
     let attrs = ctx.view.attrs(op);
-    let (low, high) = match ctx.view.registry().decl(ctx.view.kind(op)).name {
-        "relu" => (0.0, f64::INFINITY),
+    match ctx.view.registry().decl(ctx.view.kind(op)).name {
+        "relu" => Ok((0.0, f64::INFINITY)),
         "clip" => {
             let bound = |name, open: f32| f64::from(attrs.float(name, open));
-            (bound("min", f32::NEG_INFINITY), bound("max", f32::INFINITY))
+            Ok((bound("min", f32::NEG_INFINITY), bound("max", f32::INFINITY)))
         }
-        name => return Err(format!("`{name}` is not an activation that clips")),
-    };
-    let (pairs, least, most) = grid(ctx, &args[1], &args[2])?;
+        name => Err(format!("`{name}` is not an activation that clips")),
+    }
+}
+
+fn within(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
+    let (low, high) = limits(ctx, args[0].op()?)?;
+    let GridOf { channels, least, greatest } = grid(ctx, &args[1], &args[2])?;
+    let number = |code: i64, s: f64, z: f64| f64::from((code as f64 - z) as f32 * s as f32);
+    Ok(channels.iter().all(|&(s, z)| s > 0.0 && number(least, s, z) >= low && number(greatest, s, z) <= high))
+}
+
+fn absorbed(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
+    let Some(op) = args[0].optional_op() else { return Ok(true) };
+    let (low, high) = limits(ctx, op)?;
+    let GridOf { channels, least, greatest } = grid(ctx, &args[1], &args[2])?;
     // Rounding is monotone: if the bound itself lands on the last code, everything beyond it does.
     let below = |s: f64, z: f64| low == f64::NEG_INFINITY || round_to_code(low, s, z) <= least as f64;
-    let above = |s: f64, z: f64| high == f64::INFINITY || round_to_code(high, s, z) >= most as f64;
-    Ok(pairs.iter().all(|&(s, z)| s > 0.0 && below(s, z) && above(s, z)))
+    let above = |s: f64, z: f64| high == f64::INFINITY || round_to_code(high, s, z) >= greatest as f64;
+    Ok(channels.iter().all(|&(s, z)| s > 0.0 && below(s, z) && above(s, z)))
 }
 
 fn same_constant(ctx: &Ctx<'_>, a: &Arg<'_>, b: &Arg<'_>) -> Result<bool, Refusal> {
@@ -109,17 +172,18 @@ fn same_constant(ctx: &Ctx<'_>, a: &Arg<'_>, b: &Arg<'_>) -> Result<bool, Refusa
         return Ok(true);
     }
     let same_elem = elem(ctx, a)? == elem(ctx, b)?;
-    let bits = |v| Ok::<_, Refusal>(ctx.constant(v, LIMIT)?.into_iter().map(f64::to_bits).collect::<Vec<_>>());
+    let bits =
+        |v| Ok::<_, Refusal>(ctx.constant(v, LIMIT)?.into_iter().map(f64::to_bits).collect::<Vec<_>>());
     Ok(same_elem && bits(a)? == bits(b)?)
 }
 
 fn code(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<Option<Attr>, Refusal> {
     let x = if args[0].optional_attr().is_some() { args[0].float()? } else { 0.0 };
-    let (pairs, least, most) = grid(ctx, &args[1], &args[2])?;
-    let [(scale, zero)] = pairs[..] else { return Err("the grid has one scale for each channel".into()) };
+    let GridOf { channels, least, greatest } = grid(ctx, &args[1], &args[2])?;
+    let [(scale, zero)] = channels[..] else { return Err("the grid has one scale for each channel".into()) };
     let code = round_to_code(x, scale, zero);
     let back = (code - zero) as f32 * scale as f32;
-    if code < least as f64 || code > most as f64 || f64::from(back) != x {
+    if code < least as f64 || code > greatest as f64 || f64::from(back) != x {
         return Err(format!("the grid does not hold {x}"));
     }
     Ok(Some(Attr::float(code as f32)))

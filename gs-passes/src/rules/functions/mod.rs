@@ -13,7 +13,7 @@ mod tensors;
 use super::env::{RuleEnv, Site};
 pub(crate) use attrs::default_attr;
 use gs_ir::registry::AttrKind;
-use gs_ir::{Attr, AttrSet, Global, Literal, Module, OpId, OpKind, Registry, Type, ValueId};
+use gs_ir::{Attr, AttrSet, Global, Literal, Module, OpId, OpKind, Registry, TensorData, Type, ValueId};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -36,6 +36,11 @@ pub trait View {
     fn attrs(&self, op: OpId) -> &AttrSet;
     /// The operands of an operation.
     fn operands(&self, op: OpId) -> Vec<Option<ValueId>>;
+    /// The contents of a small constant that is made from other constants by operations, computed.
+    fn evaluated(&self, value: ValueId) -> Option<TensorData> {
+        let _ = value;
+        None
+    }
     /// Whether both stand for the same tensor.
     fn same(&self, a: ValueId, b: ValueId) -> bool {
         a == b
@@ -71,8 +76,7 @@ impl<'a> Ctx<'a> {
 
     /// The elements of a constant as numbers, at most `limit` of them.
     pub fn constant(&self, value: ValueId, limit: usize) -> Result<Vec<f64>, Refusal> {
-        let global = self.view.global(value).ok_or("it is not a constant")?;
-        super::contents::numbers(global, self.view.type_of(value), limit)
+        super::contents::of_value(self.view, value, limit)
     }
 }
 
@@ -160,7 +164,9 @@ impl<'a> Arg<'a> {
         match self.attr()? {
             Attr::Ints(v) => Ok(v.to_vec()),
             Attr::Int(n) => Ok(vec![*n]),
-            Attr::Dims(d) => d.iter().map(|d| d.as_const().ok_or("an extent is not a number".to_owned())).collect(),
+            Attr::Dims(d) => {
+                d.iter().map(|d| d.as_const().ok_or("an extent is not a number".to_owned())).collect()
+            }
             other => Err(format!("a list of integers is needed, not {}", other.kind_name())),
         }
     }
@@ -301,7 +307,12 @@ impl Function {
     }
 
     /// A function that gives a constant tensor.
-    pub const fn tensor(name: &'static str, params: &'static [Param], doc: &'static str, body: TensorFn) -> Self {
+    pub const fn tensor(
+        name: &'static str,
+        params: &'static [Param],
+        doc: &'static str,
+        body: TensorFn,
+    ) -> Self {
         Self { name, params, doc, graph_only: false, body: Body::Tensor(body) }
     }
 

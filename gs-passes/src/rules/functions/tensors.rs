@@ -7,9 +7,12 @@ use gs_ir::{Attr, ElemType, Literal};
 
 /// The functions of this file.
 pub(super) const TABLE: &[Function] = &[
-    Function::tensor("scalar", &[Param::Number, Param::AttrRest], "a number as an f32 scalar, or as a scalar of the element type that follows", |_, args| {
-        splat(args[0].float()?, elem_arg(args.get(1))?, Vec::new())
-    }),
+    Function::tensor(
+        "scalar",
+        &[Param::Number, Param::AttrRest],
+        "a number as an f32 scalar, or as a scalar of the element type that follows",
+        |_, args| splat(args[0].float()?, elem_arg(args.get(1))?, Vec::new()),
+    ),
     Function::tensor(
         "filled",
         &[Param::Ints, Param::Number, Param::AttrRest],

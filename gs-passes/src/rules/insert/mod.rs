@@ -40,7 +40,11 @@ pub struct Placed {
 /// # Errors
 /// Where rules contradict each other at one place, a place is filled by something else already, or an operation does
 /// not fit; the module is as it was then. Places are those of [`RuleSet::sources`].
-pub fn insert(module: &mut Module, set: &RuleSet, env: &dyn RuleEnv) -> Result<InsertReport, Vec<Diagnostic>> {
+pub fn insert(
+    module: &mut Module,
+    set: &RuleSet,
+    env: &dyn RuleEnv,
+) -> Result<InsertReport, Vec<Diagnostic>> {
     let sites = sites::collect(module, &set.inserts, env)?;
     let before = module.clone();
     place::place(module, &set.inserts, sites).inspect_err(|_| *module = before)

@@ -71,7 +71,9 @@ fn group(
             problems.extend(others.first().map(|&op| filled(module, rules, &site, op)));
             continue;
         }
-        if others.is_empty() && (uses.is_empty() || matches!(site.target, Target::Operand(..)) && !fillers.is_empty()) {
+        if others.is_empty()
+            && (uses.is_empty() || matches!(site.target, Target::Operand(..)) && !fillers.is_empty())
+        {
             if !fillers.is_empty() {
                 let name = value_name(module, site.value);
                 report.left_alone.push((rules[site.rule].name.clone(), name));
@@ -82,7 +84,10 @@ fn group(
         let slot = by_value.entry((site.value, graph)).or_default();
         let joined = slot.iter().copied().find(|&i| {
             let g = &groups[i].site;
-            g.target != Target::All && site.target != Target::All && g.filler == site.filler && g.same_parameters(&site, rules)
+            g.target != Target::All
+                && site.target != Target::All
+                && g.filler == site.filler
+                && g.same_parameters(&site, rules)
         });
         match joined {
             Some(i) => {
@@ -107,7 +112,8 @@ fn state(module: &Module, site: &Site) -> (Vec<Use>, Vec<OpId>) {
         }
         Target::All => {
             let mut fillers: Vec<OpId> = module.user_ops(site.value);
-            fillers.retain(|&op| site.filler.fits(module, op) && module.op(op).operand(0) == Some(site.value));
+            fillers
+                .retain(|&op| site.filler.fits(module, op) && module.op(op).operand(0) == Some(site.value));
             (open_uses(module, site), fillers)
         }
     }
@@ -127,7 +133,8 @@ fn filled(module: &Module, rules: &[InsertRule], site: &Site, op: OpId) -> Diagn
     let message = format!("{} {what} already, and differently", value_name(module, site.value));
     let there = parameters(module.op_name(op), module.attrs_of(op));
     let d = problem(rule, "GS0662", message).note(format!("there: {there}"));
-    d.note(format!("wanted: {}", describe(module, rules, site))).help("`replace` at the end of the rule lets it be replaced")
+    d.note(format!("wanted: {}", describe(module, rules, site)))
+        .help("`replace` at the end of the rule lets it be replaced")
 }
 
 /// The graph in which an operation on this value stands.
@@ -153,15 +160,13 @@ impl Placer<'_, '_> {
             operands.push(match arg {
                 EmitArg::Site => Some(site.value),
                 EmitArg::Absent => None,
-                EmitArg::Global(_) => match plans.next() {
-                    Some(plan) => Some(self.global(plan)),
-                    None => None,
-                },
+                EmitArg::Global(_) => plans.next().map(|plan| self.global(plan)),
             });
         }
         let attrs: AttrSet = site.attrs.clone();
         let made = self.rewriter.create(rule.kind, &operands, attrs, 1, at);
-        let made = made.map_err(|e| problem(rule, "GS0663", format!("`{}` does not fit on {name}: {e}", rule.name)))?;
+        let made = made
+            .map_err(|e| problem(rule, "GS0663", format!("`{}` does not fit on {name}: {e}", rule.name)))?;
         let new = self.rewriter.op(made).result();
         let (old, found) = (self.rewriter.type_of(site.value), self.rewriter.type_of(new));
         if old.elem() != found.elem() || old.dims() != found.dims() {
@@ -225,7 +230,8 @@ impl Placer<'_, '_> {
                     Use::Operand(op, _) => Some(*op),
                     _ => None,
                 });
-                let first = users.chain(replaces.iter().copied()).min_by_key(|op| self.order.get(op).copied());
+                let first =
+                    users.chain(replaces.iter().copied()).min_by_key(|op| self.order.get(op).copied());
                 let graph = graph_of(m, site, uses);
                 first.map_or(At::End(graph), At::Before)
             }

@@ -65,7 +65,9 @@ pub(super) enum Owner {
 impl Site {
     /// Whether both put the same on their place; who shares a global is compared by what it makes of names.
     pub(super) fn same_parameters(&self, other: &Site, rules: &[InsertRule]) -> bool {
-        rules[self.rule].kind == rules[other.rule].kind && self.attrs == other.attrs && self.globals == other.globals
+        rules[self.rule].kind == rules[other.rule].kind
+            && self.attrs == other.attrs
+            && self.globals == other.globals
     }
 }
 
@@ -98,7 +100,11 @@ pub(super) fn collect(
                     Ok(sites) => found.extend(sites),
                     Err(reason) => {
                         let at = value_name(module, value);
-                        problems.push(problem(rule, "GS0660", format!("`{}` has no parameters at {at}: {reason}", rule.name)));
+                        problems.push(problem(
+                            rule,
+                            "GS0660",
+                            format!("`{}` has no parameters at {at}: {reason}", rule.name),
+                        ));
                     }
                 }
             }
@@ -204,7 +210,9 @@ fn owner(
 fn owner_name(module: &Module, value: ValueId, m: &Match, slot: usize) -> String {
     let place = m.places.get(slot).copied().flatten();
     match (module.producer(value), place) {
-        (Some(maker), Some((op, i))) if module.source_of(maker).is_empty() && !module.source_of(op).is_empty() => {
+        (Some(maker), Some((op, i)))
+            if module.source_of(maker).is_empty() && !module.source_of(op).is_empty() =>
+        {
             let operand = module.decl(op).operand(i as usize).map_or("x", |o| o.name);
             format!("{}.{operand}", module.label(op))
         }
@@ -243,7 +251,12 @@ fn plan(
 }
 
 /// One site for each place; contradictions are problems.
-fn merge(module: &Module, rules: &[InsertRule], found: Vec<Site>, problems: &mut Vec<Diagnostic>) -> Vec<Site> {
+fn merge(
+    module: &Module,
+    rules: &[InsertRule],
+    found: Vec<Site>,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<Site> {
     let mut merged: Vec<Site> = Vec::new();
     let mut at: FxHashMap<(Filler, ValueId, Target), usize> = FxHashMap::default();
     for site in found {
@@ -299,7 +312,8 @@ pub(super) fn describe(module: &Module, rules: &[InsertRule], site: &Site) -> St
 
 /// An operation with its attributes, in words.
 pub(super) fn parameters(op: &str, attrs: &AttrSet) -> String {
-    let all: Vec<String> = attrs.iter().map(|(n, v)| format!("{n} = {}", super::super::remarks::attr_words(v))).collect();
+    let all: Vec<String> =
+        attrs.iter().map(|(n, v)| format!("{n} = {}", super::super::remarks::attr_words(v))).collect();
     if all.is_empty() { op.to_owned() } else { format!("{op} {{{}}}", all.join(", ")) }
 }
 

@@ -117,6 +117,34 @@ fn product_of_codes_on_all_pairs() {
     }
 }
 
+/// Where one rounding more or less changes the code; the results are those of ONNX Runtime 1.32.
+#[test]
+fn roundings_are_those_of_the_target() {
+    type Case = (f32, u8, f32, u8, f32, u8, u8, u8, u8);
+    let sums: [Case; 3] = [
+        (0.083_001_24, 227, 0.398_866_24, 181, 0.163_092, 85, 26, 194, 15),
+        (0.267_582_92, 189, 0.218_387_56, 123, 0.313_835_17, 108, 45, 201, 40),
+        (0.369_961_44, 79, 0.160_480_08, 212, 0.253_711_13, 14, 210, 159, 172),
+    ];
+    let products: [Case; 3] = [
+        (0.037_819_67, 242, 0.037_819_67, 135, 0.605_114_7, 118, 61, 232, 76),
+        (0.127_106_38, 78, 0.127_106_38, 92, 2.033_702_1, 92, 145, 185, 142),
+        (0.046_149_652, 46, 0.046_149_652, 247, 0.738_394_44, 169, 239, 0, 32),
+    ];
+    for kernels in Kernels::all() {
+        for (is_sum, (sa, za, sb, zb, sy, zy, a, b, want)) in
+            sums.map(|case| (true, case)).into_iter().chain(products.map(|case| (false, case)))
+        {
+            let (ga, gb, out) = (Grid::u8(sa, za), Grid::u8(sb, zb), OutGrid::full(Grid::u8(sy, zy)));
+            let (a, b) = ([a; 40], [b; 40]);
+            let mut y = [0u8; 40];
+            let run = if is_sum { qlinear_add } else { qlinear_mul };
+            run(kernels, (&a, &ga), (&b, &gb), &mut y, &out).unwrap();
+            assert_eq!(y, [want; 40], "{} {sa}", kernels.isa().name());
+        }
+    }
+}
+
 #[test]
 fn tables() {
     let (x, out) = (Grid::i8(0.05, 7), OutGrid::full(Grid::u8(1.0 / 256.0, 0)));

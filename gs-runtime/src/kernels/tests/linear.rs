@@ -88,6 +88,29 @@ fn integer_product_is_exact_on_every_set() {
 }
 
 #[test]
+fn the_multiplier_is_formed_in_the_order_of_the_target() {
+    // With s_y = 2 * f32(s_x * s_w) the multiplier is one half exactly, and every odd sum a tie; in another order it would often be off
+    // by a bit, and the ties would break.
+    let shape = LinearShape { inputs: 1, outputs: 1, order: WeightOrder::InOut };
+    let x: Vec<u8> = (0..=255).collect();
+    for seed in 0..60 {
+        let rng = &mut Rng::new(seed);
+        let (sx, sw) = (0.02 + rng.float().abs(), 0.02 + rng.float().abs());
+        let out = OutGrid::full(Grid::u8(2.0 * (sx * sw), 0));
+        let weights = QWeights { codes: &[1], scales: &[sw], bias: None };
+        for kernels in Kernels::all() {
+            let linear = LinearQ::new(kernels, shape, Grid::u8(sx, 0), weights, QOutput::Codes(out)).unwrap();
+            let mut y = vec![0u8; 256];
+            linear.run(&x, &mut y, &mut Scratch::new()).unwrap();
+            for (i, &y) in y.iter().enumerate() {
+                let half = (i / 2) as u8;
+                assert_eq!(y, if i % 4 == 3 { half + 1 } else { half }, "seed {seed} {i}");
+            }
+        }
+    }
+}
+
+#[test]
 fn many_rows_go_through_in_pieces() {
     // More input than is brought into kernel form at a time, and a depth beyond exact floats.
     let rng = &mut Rng::new(1);
