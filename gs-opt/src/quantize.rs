@@ -39,9 +39,11 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let mut progress = Progress::new();
 
     let mut module = float.clone();
-    let report = instrument(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
+    let mut report = instrument(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
     let mut integers = module.clone();
-    gs_algos::deploy::to_integers(&mut integers, &args.target).map_err(|e| Failure::new(e.to_string()))?;
+    let lowered =
+        gs_algos::deploy::to_integers(&mut integers, &args.target).map_err(|e| Failure::new(e.to_string()))?;
+    report.absorb(lowered);
     let ledger = Ledger::of(&float, &integers);
     let ratio = signal_to_noise(&float, &integers, executor.as_ref(), &samples, &mut progress)?;
     progress.finish();

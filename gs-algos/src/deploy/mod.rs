@@ -127,8 +127,10 @@ fn lowering(target: &Target) -> Result<RuleSet, PassError> {
 
 fn run(module: &mut Module, rules: &RuleSet) -> PassReport {
     let stats = greedy(module, rules, &GreedyOptions { leave: Strictness::Codes(1), ..GreedyOptions::default() }, &NoEnv);
-    let counters = stats.by_rule.iter().map(|(rule, n)| (rule.as_str(), *n as usize));
-    PassReport::counting(counters)
+    let mut report = PassReport::counting(stats.by_rule.iter().map(|(rule, n)| (rule.as_str(), *n as usize)));
+    let refused = stats.refused.iter().map(|r| format!("rule {} at {}: {}", r.rule, r.op, r.reason));
+    report.notes.extend(refused.chain(stats.limit.map(|l| format!("{}: {l}", rules.name))));
+    report
 }
 
 /// Notes for operations that stand before a quantiser and were not lowered which rule came closest and what was missing.

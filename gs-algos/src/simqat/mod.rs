@@ -212,8 +212,10 @@ impl RuleEnv for Env<'_> {
     }
 
     fn cfg(&self, module: &Module, site: Site, key: &str) -> Option<Attr> {
+        // Settings of weights are those of the layer that reads them; a layer may be named by its result.
         match site {
             Site::Op(op) => self.weight_cfg(module, op, key),
+            Site::Value(value) if key.starts_with("weight_") => self.weight_cfg(module, module.producer(value)?, key),
             Site::Value(value) => self.act_cfg(module, value, key),
         }
     }

@@ -44,7 +44,7 @@ pub(crate) const OPS: &[OpDecl] = &[
             AttrDecl::new("value", AttrKind::Float, Default::Float(0.0)),
         ],
         infer: pad,
-        traits: Traits::PURE,
+        traits: MOVES,
         onnx: onnx(
             "Pad",
             &[

@@ -79,7 +79,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         results: OWN,
         attrs: &[AXIS_1, BLOCK_0, AttrDecl::new("saturate", AttrKind::Bool, Default::Bool(true)), TO],
         infer: quantize,
-        traits: Traits::PURE.and(Traits::MONOTONE),
+        traits: Traits::PURE.and(Traits::MONOTONE).and(Traits::QUANTISER),
         onnx: onnx(
             "QuantizeLinear",
             &[

@@ -332,7 +332,7 @@ impl Traits {
     pub const ELEMENTWISE: Traits = Traits(1 << 2);
     /// Its derivative is not that of what it computes (straight-through estimators).
     pub const CUSTOM_GRAD: Traits = Traits(1 << 3);
-    /// A fake-quantiser or its frozen form: fills the quantiser slot of its operand.
+    /// A fake-quantiser, its frozen form, or the step to integers: fills the quantiser slot of its operand.
     pub const QUANTISER: Traits = Traits(1 << 4);
     /// A mask: fills the mask slot of its operand.
     pub const MASK: Traits = Traits(1 << 5);
@@ -342,7 +342,7 @@ impl Traits {
     pub const RANDOM: Traits = Traits(1 << 7);
     /// Applying it twice equals applying it once.
     pub const IDEMPOTENT: Traits = Traits(1 << 8);
-    /// Moves or renames data and computes nothing.
+    /// Moves or renames data and computes nothing; padding with a constant counts.
     pub const MOVES: Traits = Traits(1 << 9);
     /// Monotone non-decreasing in each element: commutes with max pooling and sorting.
     pub const MONOTONE: Traits = Traits(1 << 10);

@@ -226,7 +226,8 @@ impl Selection {
         others.truncate(TOGETHER);
         let pairs = others.len() > 1;
         let all: Vec<u32> = std::iter::once(class).chain(others.iter().copied()).collect();
-        all.len() > 1 && self.improve_at(&all) || pairs && others.iter().any(|c| self.improve_at(&[class, *c]))
+        all.len() > 1 && self.improve_at(&all)
+            || pairs && others.iter().any(|c| self.improve_at(&[class, *c]))
     }
 
     fn has_ways(&self, class: u32) -> bool {
