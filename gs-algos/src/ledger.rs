@@ -157,7 +157,7 @@ fn held(line: &mut Line, before: &Module, op: OpId, after: &Module, holder: OpId
         line.fate = Fate::Integer;
         line.code = "integer".to_owned();
         line.reason = format!("runs as {name}");
-    } else if integer_type && traits.has(Traits::MOVES) {
+    } else if integer_type {
         line.fate = Fate::Moved;
         line.code = "moved".to_owned();
         line.reason = "moves integers".to_owned();

@@ -1,5 +1,6 @@
 //! `gs-opt eval`: runs a network over a data set.
 
+use crate::say;
 use crate::cli::EvalArgs;
 use crate::data::NpzWriter;
 use crate::failure::{Failure, Outcome};
@@ -148,12 +149,12 @@ fn print(args: &EvalArgs, score: &Score) {
             "images_per_s": score.rate(),
             "seconds": score.time.as_secs_f64(),
         });
-        println!("{object}");
+        say!("{object}");
         return;
     }
     match (score.right, score.top1()) {
-        (Some(right), Some(top1)) => println!("top-1 {:.2} %  ({right} of {})", 100.0 * top1, score.samples),
-        _ => println!("{} samples, without labels", score.samples),
+        (Some(right), Some(top1)) => say!("top-1 {:.2} %  ({right} of {})", 100.0 * top1, score.samples),
+        _ => say!("{} samples, without labels", score.samples),
     }
-    println!("{:.0} images/s  ({:.2} s)", score.rate(), score.time.as_secs_f64());
+    say!("{:.0} images/s  ({:.2} s)", score.rate(), score.time.as_secs_f64());
 }

@@ -1,5 +1,6 @@
 //! `gs-opt explain CODE`: what a reason code of the ledger means and what can be done.
 
+use crate::say;
 use crate::failure::{Failure, Outcome};
 use gs_algos::selector::closest;
 use gs_passes::grid::REASONS;
@@ -11,12 +12,12 @@ use gs_passes::grid::REASONS;
 pub fn run(code: Option<&str>) -> Outcome<()> {
     let Some(code) = code else {
         let width = REASONS.iter().map(|r| r.code.len()).max().unwrap_or(0);
-        REASONS.iter().for_each(|r| println!("{:width$}  {}", r.code, r.doc));
+        REASONS.iter().for_each(|r| say!("{:width$}  {}", r.code, r.doc));
         return Ok(());
     };
     match REASONS.iter().find(|r| r.code == code) {
         Some(r) => {
-            println!("{}: {}\n  what to do: {}", r.code, r.doc, r.advice);
+            say!("{}: {}\n  what to do: {}", r.code, r.doc, r.advice);
             Ok(())
         }
         None => {

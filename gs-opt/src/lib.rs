@@ -16,4 +16,5 @@ pub mod output;
 pub mod passes;
 pub mod progress;
 pub mod quantize;
+pub mod say;
 pub mod source;

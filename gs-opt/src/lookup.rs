@@ -1,6 +1,7 @@
 //! `gs-opt passes`, `ops`, `rules`, `targets`, `explain`: looking things up. Everything shown is read from the
 //! declarations that the compiler itself reads.
 
+use crate::{say, say_part};
 use crate::cli::LookupArgs;
 use crate::failure::{Failure, Outcome};
 use crate::passes::registry;
@@ -148,12 +149,12 @@ fn show(what: &str, args: &LookupArgs, items: Vec<Item>) -> Outcome<()> {
     }
     let chosen: Vec<&Item> = items.iter().filter(|i| args.names.is_empty() || args.names.contains(&i.name)).collect();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&chosen.iter().map(|i| &i.json).collect::<Vec<_>>())?);
+        say!("{}", serde_json::to_string_pretty(&chosen.iter().map(|i| &i.json).collect::<Vec<_>>())?);
     } else if args.names.is_empty() {
         let width = chosen.iter().map(|i| i.name.chars().count()).max().unwrap_or(0);
-        chosen.iter().for_each(|i| println!("{:width$}  {}", i.name, i.line));
+        chosen.iter().for_each(|i| say!("{:width$}  {}", i.name, i.line));
     } else {
-        chosen.iter().for_each(|i| print!("{}", i.full));
+        chosen.iter().for_each(|i| say_part!("{}", i.full));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `gs-opt quantize`: the whole way from a trained network to a deployed one.
 
+use crate::say;
 use crate::cli::{Engine, FormArg, QuantizeArgs};
 use crate::eval::{run_in_integers, score};
 use crate::failure::{Failure, Outcome};
@@ -168,17 +169,17 @@ fn print_ledger(ledger: &Ledger) {
         (Fate::Kept, "stay in float"),
         (Fate::Lost, "are not accounted for"),
     ];
-    println!("{} operations:", ledger.lines.len());
+    say!("{} operations:", ledger.lines.len());
     for (fate, words) in counted {
         let n = ledger.count(fate);
         if n > 0 {
-            println!("  {n:>5} {words}");
+            say!("  {n:>5} {words}");
         }
     }
     for line in ledger.lines.iter().filter(|l| matches!(l.fate, Fate::Kept | Fate::Lost)) {
-        println!("  kept: {} \"{}\": {}", line.op, line.name, line.reason);
+        say!("  kept: {} \"{}\": {}", line.op, line.name, line.reason);
     }
-    println!("multiply-adds in integers: {:.2} %  ({} of {})", 100.0 * ledger.coverage(), ledger.integer_multiply_adds, ledger.multiply_adds);
+    say!("multiply-adds in integers: {:.2} %  ({} of {})", 100.0 * ledger.coverage(), ledger.integer_multiply_adds, ledger.multiply_adds);
 }
 
 fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, ratio: &[(String, f64)]) -> Outcome<()> {
@@ -200,21 +201,21 @@ fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, ratio: &[(Str
 
 fn print_result(args: &QuantizeArgs, ratio: &[(String, f64)]) -> Outcome<()> {
     for (name, db) in ratio {
-        println!("output \"{name}\": {db:.1} dB signal to noise against the float network");
+        say!("output \"{name}\": {db:.1} dB signal to noise against the float network");
     }
     let size = |path: &Path| std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
     let (before, after) = (size(&args.model), size(&args.output));
-    println!(
+    say!(
         "{}: {after} bytes, {:.3} of {} ({before} bytes)",
         args.output.display(),
         after as f64 / before.max(1) as f64,
         args.model.display()
     );
     if args.output.extension().is_some_and(|e| e == "onnx") {
-        println!("\nto run it (onnxruntime 1.17 or later; the default optimisation level fuses it into integer operators):");
-        println!("  import onnxruntime");
-        println!("  session = onnxruntime.InferenceSession({:?})", args.output.display().to_string());
-        println!("  outputs = session.run(None, {{session.get_inputs()[0].name: batch}})");
+        say!("\nto run it (onnxruntime 1.17 or later; the default optimisation level fuses it into integer operators):");
+        say!("  import onnxruntime");
+        say!("  session = onnxruntime.InferenceSession({:?})", args.output.display().to_string());
+        say!("  outputs = session.run(None, {{session.get_inputs()[0].name: batch}})");
     }
     Ok(())
 }

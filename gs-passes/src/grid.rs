@@ -184,7 +184,7 @@ fn part_of(
     if m.op(op).operand_count() > 0 && m.op(op).results().iter().filter_map(|v| v.some()).all(|v| weight_only(m, v)) {
         return Part::Weights;
     }
-    if m.decl(op).traits.has(Traits::QUANTISER) {
+    if m.decl(op).traits.has(Traits::QUANTISER) || m.is(op, "dequantize") {
         return Part::Quantises;
     }
     if !m.op(op).regions().is_empty() {
@@ -242,8 +242,10 @@ fn misfit(m: &Module, op: OpId, support: &OpSupport, target: &Target) -> Option<
     let attrs = m.attrs_of(op);
     for (i, v) in m.op(op).operands().enumerate() {
         let (Some(v), Some(o)) = (v, decl.operand(i)) else { continue };
-        if !matches!(o.role, QRole::None | QRole::Float) && m.type_of(v).elem() != Some(ElemType::F32) {
-            let found = m.type_of(v).elem().map_or("unknown", ElemType::name);
+        let elem = m.type_of(v).elem();
+        let moves_integers = support.same_grid && elem.is_some_and(ElemType::is_int);
+        if !matches!(o.role, QRole::None | QRole::Float) && elem != Some(ElemType::F32) && !moves_integers {
+            let found = elem.map_or("unknown", ElemType::name);
             return reason("element-type", format!("operand `{}` is {found}; only f32 is quantised", o.name));
         }
         if matches!(o.role, QRole::Bias) && !weight_only(m, behind_quantisers(m, v)) {

@@ -220,18 +220,30 @@ impl<'s> Cursor<'s> {
         if self.at_word(word) { Some(self.bump()) } else { self.expected(&format!("`{word}`")) }
     }
 
-    /// Reports that something else was expected than what stands here.
+    /// Reports that something else was expected to go on with. What is missing at the end of a line is missing there,
+    /// not where the next line begins.
     #[cold]
     pub fn expected<T>(&mut self, what: &str) -> Option<T> {
+        let at_line_end = self.token.first_on_line && self.previous_end > 0;
+        let place = if at_line_end {
+            Span::new(self.file, self.previous_end, self.previous_end)
+        } else {
+            self.span()
+        };
+        self.expected_at(what, place)
+    }
+
+    /// Reports that something else was expected to begin here.
+    #[cold]
+    pub fn expected_here<T>(&mut self, what: &str) -> Option<T> {
+        self.expected_at(what, self.span())
+    }
+
+    fn expected_at<T>(&mut self, what: &str, place: Span) -> Option<T> {
         let found = match self.kind() {
             TokenKind::Eof => "the end of the text".to_owned(),
             _ => format!("`{}`", shorten(self.text())),
         };
-        let mut place = self.span();
-        // What is missing at the end of a line is missing there, not where the next line begins.
-        if self.token.first_on_line && self.previous_end > 0 {
-            place = Span::new(self.file, self.previous_end, self.previous_end);
-        }
         let message = format!("expected {what}, found {found}");
         self.error(Diagnostic::error("GS0101", message).label(place, format!("expected {what}")));
         None

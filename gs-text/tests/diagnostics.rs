@@ -171,6 +171,26 @@ fn regions() {
     ));
 }
 
+/// What an operation with regions makes depends on what they return.
+#[test]
+fn types_through_regions() {
+    let branch = |name: &str, returns: &str, ty: &str| {
+        format!("region {name}() -> ({ty}) {{\n return {returns}\n}}\n")
+    };
+    let graph = |ty: &str, first: String, second: String| {
+        errors(&format!(
+            "gsir 1\ngraph @main(%c : bool[], %x : f32[4], %y : f32[2, 2]) -> () {{\n  %r = if(%c){ty} {first} {second}\n  return\n}}\n"
+        ))
+    };
+    let then = || branch("then_branch", "%x", "f32[4]");
+    let cases = [
+        graph(" : f32[5]", then(), branch("else_branch", "%x", "f32[4]")),
+        graph(" : f32[4]", then(), branch("otherwise", "%x", "f32[4]")),
+        graph("", then(), branch("else_branch", "%x, %y", "f32[4], f32[2, 2]")),
+    ];
+    insta::assert_snapshot!(cases.join("\n"));
+}
+
 #[test]
 fn deep_nesting_is_refused() {
     let deep = |open: &str, inner: &str, close: &str| {

@@ -33,6 +33,7 @@ fn everything_of_a_module() {
 #[test]
 fn regions_and_their_names() {
     check(include_str!("modules/regions.gsir"));
+    check(include_str!("modules/control.gsir"));
 }
 
 /// Text in any other form prints in the one form.

@@ -7,16 +7,18 @@
 //!
 //! `egg` keeps the classes; nothing of it is seen from outside. [`language`] says what a node is, [`facts`] what is
 //! known of a class, [`load`] brings a graph in, [`search`] finds matches, [`plan`] builds and checks templates,
-//! [`run`] saturates, [`select`] chooses, [`rebuild`] makes the graph again. Who made what is in [`history`].
+//! [`run`] saturates, [`select`] and [`improve`] choose, [`rebuild`] makes the graph again. Who made what is in [`history`].
 
 mod cost;
 mod eligible;
 mod facts;
 mod history;
+mod improve;
 mod language;
 mod load;
 mod plan;
 mod rebuild;
+mod region;
 mod run;
 mod search;
 mod select;

@@ -8,6 +8,7 @@ use super::plan::{Plan, Planned, Planner};
 use super::search::{Found, search};
 use super::view::{Nothing, OpTable, kind_of};
 use super::{EgraphOptions, Refusal, StopReason};
+use crate::rules::matcher::Binding;
 use crate::rules::{RuleEnv, RuleSet};
 use egg::Id;
 use gs_ir::{GlobalId, Handle, OpKind};
@@ -23,6 +24,10 @@ pub(super) struct Run<'a> {
     by_kind: Vec<Vec<usize>>,
     /// Longest chain of operations that a pattern looks at.
     depth: usize,
+    /// The nodes that rules speak of; a node keeps its handle as long as its operands keep their classes.
+    ops: OpTable,
+    /// Matches that were applied already: they say nothing new.
+    known: FxHashSet<Key>,
     nothing: Nothing,
     absent: Id,
     /// What happened.
@@ -40,6 +45,9 @@ pub(super) struct Run<'a> {
     /// Equalities that contradict themselves: the rule, where, and why.
     pub(super) contradictions: Vec<(Vec<usize>, String)>,
 }
+
+/// What tells matches apart: the rule, the place, and what is bound there.
+type Key = SmallVec<[u32; 12]>;
 
 /// More refusals than this are not noted.
 const MAX_REFUSED: usize = 1000;
@@ -72,6 +80,8 @@ impl<'a> Run<'a> {
             env,
             by_kind,
             depth,
+            ops: OpTable::default(),
+            known: FxHashSet::default(),
             nothing: Nothing::default(),
             absent: Id::from(0),
             steps: Vec::new(),
@@ -88,7 +98,7 @@ impl<'a> Run<'a> {
     pub(super) fn saturate(&mut self, net: &mut Net<'_>) -> StopReason {
         while self.iterations < self.options.iterations {
             let places = self.places(net);
-            let mut ops = OpTable::default();
+            let mut ops = std::mem::take(&mut self.ops);
             let (matches, cut) = self.search_all(net, &places, &mut ops);
             if matches.is_empty() {
                 return StopReason::Saturated;
@@ -96,6 +106,7 @@ impl<'a> Run<'a> {
             self.iterations += 1;
             let first_step = self.steps.len();
             let full = self.apply_all(net, &matches, &ops);
+            self.ops = ops;
             net.rebuild();
             self.collect_contradictions(net, first_step);
             if !self.contradictions.is_empty() {
@@ -154,7 +165,8 @@ impl<'a> Run<'a> {
                 let limit = usize::try_from(left).unwrap_or(usize::MAX);
                 let found = search(net, self.env, &self.nothing, rule, ops, place, limit);
                 self.matches += found.len() as u64;
-                matches.extend(found.into_iter().map(|f| (i, f)));
+                matches
+                    .extend(found.into_iter().filter(|f| !self.known.contains(&key(i, f))).map(|f| (i, f)));
             }
         }
         (matches, false)
@@ -190,7 +202,10 @@ impl<'a> Run<'a> {
             let Some(rule) = self.set.rules.get(*i) else { continue };
             let planner = Planner::new(net, self.env, ops, &self.nothing, &mut self.constants, found);
             match planner.plan(rule) {
-                Ok(plan) => self.apply(net, *i, found, &plan, ops),
+                Ok(plan) => {
+                    self.known.insert(key(*i, found));
+                    self.apply(net, *i, found, &plan, ops);
+                }
                 Err(reason) => self.refuse(*i, net, found, ops, reason),
             }
         }
@@ -287,6 +302,21 @@ impl<'a> Run<'a> {
         rules.dedup();
         self.contradictions.extend(found.into_iter().map(|reason| (rules.clone(), reason)));
     }
+}
+
+fn key(rule: usize, found: &Found) -> Key {
+    let mut key: Key = [rule as u32, usize::from(found.root) as u32].into_iter().collect();
+    key.extend(found.ops.iter().map(|op| op.index() as u32));
+    let value = |v: Option<gs_ir::ValueId>| v.map_or(u32::MAX, |v| v.index() as u32);
+    for binding in &found.bindings {
+        // Attributes and operations follow from the operations of the match.
+        match binding {
+            Binding::Value(v) => key.push(value(*v)),
+            Binding::Values(all) => key.extend(all.iter().map(|v| value(*v))),
+            Binding::Unset | Binding::Op(_) | Binding::Attr(_) => key.push(u32::MAX - 1),
+        }
+    }
+    key
 }
 
 fn place_id(place: Place, ids: &[Id]) -> Id {

@@ -57,8 +57,10 @@ pub fn fold_constants(module: &mut Module) -> usize {
 fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<[Option<GlobalId>; 4]>> {
     let data = m.op(op);
     let traits = m.decl(op).traits;
-    // A fake-quantiser is what training sees; a frozen one is folded by deployment, into integers.
-    let foldable = traits.has(Traits::PURE) && !traits.has(Traits::CUSTOM_GRAD) && !m.is(op, "qdq");
+    // A fake-quantiser is what training sees; a frozen one is folded by deployment, into integers. Integers that a
+    // dequantize widens stay integers: folding it would store them as floats and hide them from lowering.
+    let widens = matches!(m.op_name(op), "qdq" | "dequantize");
+    let foldable = traits.has(Traits::PURE) && !traits.has(Traits::CUSTOM_GRAD) && !widens;
     if !foldable || !data.regions().is_empty() || data.results().len() != 1 || data.operand_count() == 0 {
         return None;
     }

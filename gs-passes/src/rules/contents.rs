@@ -140,6 +140,10 @@ pub(super) fn encode(elem: ElemType, value: f64) -> Option<Vec<u8>> {
     match elem {
         ElemType::F64 => Some(value.to_le_bytes().to_vec()),
         ElemType::F32 => Some((value as f32).to_le_bytes().to_vec()),
+        _ if elem.is_float() => {
+            let one = gs_eval::Tensor::from_f64s(elem, [], &[value]).ok()?;
+            one.data().bytes().map(|b| b.to_vec())
+        }
         ElemType::Bool if value == 0.0 || value == 1.0 => Some(vec![value as u8]),
         _ => {
             let (low, high) = elem.int_range()?;
@@ -175,7 +179,8 @@ mod tests {
 
     #[test]
     fn encode_is_the_inverse_and_refuses_what_does_not_fit() {
-        for elem in [ElemType::I8, ElemType::I4, ElemType::I32, ElemType::I64, ElemType::F32, ElemType::F64] {
+        use ElemType::*;
+        for elem in [I8, I4, I32, I64, F64, F32, F16, Bf16] {
             assert_eq!(element(elem, &encode(elem, -3.0).unwrap(), 0), Some(-3.0), "{elem}");
         }
         assert_eq!(encode(ElemType::U8, -1.0), None);

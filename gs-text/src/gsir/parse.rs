@@ -169,7 +169,7 @@ impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
                 self.entry()
             }
             "gone" | "kept" => self.ledger(word),
-            _ => self.c.expected(&format!("a part of a module ({})", PARTS.join(", "))),
+            _ => self.c.expected_here(&format!("a part of a module ({})", PARTS.join(", "))),
         }
     }
 }

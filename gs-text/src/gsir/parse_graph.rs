@@ -84,7 +84,7 @@ impl<'s> Parser<'_, 's, '_, '_> {
         if self.c.eat(K::RBrace) {
             return Some(());
         }
-        let _: Option<()> = self.c.expected("`}` behind `return`");
+        let _: Option<()> = self.c.expected_here("`}` behind `return`");
         while !matches!(self.c.kind(), K::RBrace | K::Eof) && !self.at_next_part() {
             let mark = self.c.mark();
             self.c.skip_statement(&mark);

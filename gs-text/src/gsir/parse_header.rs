@@ -58,7 +58,7 @@ impl Parser<'_, '_, '_, '_> {
     fn onnx_fact(&mut self, onnx: &mut OnnxMeta) -> Option<()> {
         let key = if self.c.at(K::Ident) { self.c.text() } else { "" };
         if !ONNX_KEYS.contains(&key) {
-            return self.c.expected(&format!("`}}` or one of {}", ONNX_KEYS.join(", ")));
+            return self.c.expected_here(&format!("`}}` or one of {}", ONNX_KEYS.join(", ")));
         }
         self.c.bump();
         let domain = if key == "opset" { Some(self.c.string()?.into_owned()) } else { None };
@@ -127,7 +127,7 @@ impl Parser<'_, '_, '_, '_> {
     fn ledger_entry(&mut self, table: &str) -> Option<()> {
         let start = self.c.token();
         if !self.c.at(K::Str) {
-            return self.c.expected("the name of a source node in quotes, or `}`");
+            return self.c.expected_here("the name of a source node in quotes, or `}`");
         }
         let name = self.c.string()?;
         let name = self.rw.intern(&name);

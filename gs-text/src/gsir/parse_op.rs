@@ -89,7 +89,7 @@ impl Parser<'_, '_, '_, '_> {
         let name = self.c.token();
         let (kind, opaque) = match self.c.kind() {
             K::Ident | K::Str => self.op_kind()?,
-            _ => return self.c.expected("an operation or `return`"),
+            _ => return self.c.expected_here("an operation or `return`"),
         };
         let (operands, whole) = self.operands()?;
         let decl = self.registry.decl(kind);
