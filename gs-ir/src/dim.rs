@@ -49,6 +49,23 @@ impl Expr {
         Self { terms: SmallVec::new(), constant }
     }
 
+    /// Expressions heavier than this are not followed: a long chain of strided layers over a symbolic extent would
+    /// nest divisions without bound.
+    const LIMIT: usize = 64;
+
+    /// Number of terms and factors, those inside divisions included; counting stops beyond the limit.
+    fn weight(&self) -> usize {
+        let mut weight = self.terms.len();
+        for factor in self.terms.iter().flat_map(|t| &t.factors) {
+            weight += match factor {
+                Factor::Symbol(_) => 1,
+                Factor::FloorDiv(inner, _) if weight <= Self::LIMIT => 1 + inner.weight(),
+                Factor::FloorDiv(..) => 1,
+            };
+        }
+        weight
+    }
+
     fn add_term(&mut self, factors: &[Factor], coeff: i64) -> Option<()> {
         match self.terms.binary_search_by(|t| t.factors.as_slice().cmp(factors)) {
             Ok(i) => {
@@ -69,7 +86,7 @@ impl Expr {
         for t in &other.terms {
             sum.add_term(&t.factors, t.coeff)?;
         }
-        Some(sum)
+        (sum.weight() <= Self::LIMIT).then_some(sum)
     }
 
     fn mul(&self, other: &Expr) -> Option<Expr> {
@@ -90,7 +107,7 @@ impl Expr {
                 out.add_term(&factors, a.coeff.checked_mul(b.coeff)?)?;
             }
         }
-        (out.terms.len() <= 32).then_some(out)
+        (out.weight() <= Self::LIMIT).then_some(out)
     }
 
     /// Whether every coefficient and the constant are multiples of `k`.
@@ -186,6 +203,7 @@ impl Dim {
             Dim::Const(n) => Dim::Const(n.div_euclid(k)),
             _ if k == 1 => self.clone(),
             Dim::Expr(e) if e.divisible(k) => Dim::from_expr(Some(e.div_exact(k))),
+            Dim::Expr(e) if e.weight() > Expr::LIMIT => Dim::Unknown,
             Dim::Expr(e) => {
                 // floor((k*q + r) / k) = q + floor(r / k): what is divisible leaves the division.
                 let mut whole = Expr::default();
@@ -335,6 +353,15 @@ mod tests {
         assert_eq!(h.mul(&2.into()).add(&3.into()).floor_div(2), h.add(&1.into()));
         let d = h.sub(&1.into()).floor_div(2);
         assert_eq!(d.eval(&|_| Some(8)), Some(3));
+    }
+
+    #[test]
+    fn expressions_do_not_grow_without_bound() {
+        let mut d = sym(0);
+        for _ in 0..10_000 {
+            d = d.add(&1.into()).floor_div(2).add(&sym(1));
+        }
+        assert!(d.is_unknown());
     }
 
     #[test]

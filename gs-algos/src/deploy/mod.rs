@@ -9,7 +9,7 @@
 
 use crate::simqat::note_kept;
 use crate::targets::{self, TargetLookupError};
-use gs_ir::{Module, OpId, Phase, Rewriter};
+use gs_ir::{Module, OpId, Rewriter};
 use gs_passes::grid::Grids;
 use gs_passes::manager::{PassError, PassReport};
 use gs_passes::passes::{fold_constants, merge_equal, remove_dead};
@@ -102,9 +102,9 @@ pub fn to_qdq_form(module: &mut Module) -> Result<PassReport, PassError> {
 /// See [`DeployError`].
 pub fn deploy(module: &mut Module, target_name: &str, form: Form) -> Result<PassReport, PassError> {
     let target = targets::find(target_name).map_err(DeployError::from)?;
-    let runs = match (form, target.format) {
-        (_, target::Format::Both) | (Form::Qdq, target::Format::Qdq) | (Form::Qoperator, target::Format::Qoperator) => true,
-        _ => false,
+    let runs = match form {
+        Form::Qdq => target.format != target::Format::Qoperator,
+        Form::Qoperator => target.format != target::Format::Qdq,
     };
     if !runs {
         let form = if form == Form::Qdq { "qdq" } else { "qoperator" };
@@ -114,7 +114,6 @@ pub fn deploy(module: &mut Module, target_name: &str, form: Form) -> Result<Pass
     if form == Form::Qdq {
         report.absorb(to_qdq_form(module)?);
     }
-    debug_assert!(Phase::of(module) >= Phase::Frozen || form == Form::Qdq);
     Ok(report)
 }
 

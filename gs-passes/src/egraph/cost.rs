@@ -53,10 +53,10 @@ impl Costs {
         let made: u64 = results.iter().map(|f| elements(&f.ty)).fold(0, u64::saturating_add);
         let work = if decl.traits.has(Traits::MOVES) {
             results.iter().map(|f| bytes(&f.ty)).fold(0, u64::saturating_add).saturating_mul(2)
-        } else if decl.traits.has(Traits::QUANTISER) {
-            made.saturating_mul(self.pair)
         } else if matches!(decl.name, "quantize" | "dequantize") {
             made.saturating_mul(self.pair.div_ceil(2))
+        } else if decl.traits.has(Traits::QUANTISER) {
+            made.saturating_mul(self.pair)
         } else {
             let each = if self.is_float(decl, operands) { self.float } else { MULTIPLY_ADD };
             multiply_adds(decl, attrs, operands, made).max(made).saturating_mul(each)
@@ -144,6 +144,7 @@ mod tests {
         assert_eq!(cost("relu", &[f(&[4, 6])], f(&[4, 6])), 16 + 24 * 32);
         assert_eq!(cost("relu", &[q(&[4, 6])], q(&[4, 6])), 16 + 24 * 16);
         assert_eq!(cost("dequantize", &[q(&[4, 6]), f(&[])], f(&[4, 6])), 16 + 24);
+        assert_eq!(cost("quantize", &[f(&[4, 6]), f(&[])], q(&[4, 6])), 16 + 24);
         assert_eq!(cost("qdq", &[f(&[4, 6]), f(&[]), q(&[])], f(&[4, 6])), 16 + 2 * 24);
     }
 }

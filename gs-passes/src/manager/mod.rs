@@ -96,6 +96,12 @@ pub struct Remark {
     pub text: String,
 }
 
+/// Takes progress (what, done, total) and says whether to go on.
+pub type ProgressSink<'a> = dyn FnMut(&str, usize, usize) -> bool + 'a;
+
+/// A step of a pipeline with the pass made for it.
+pub type MadeStep = (Step, Box<dyn Pass>);
+
 /// What passes are run with.
 #[derive(Default)]
 pub struct PassContext<'a> {
@@ -110,7 +116,7 @@ pub struct PassContext<'a> {
     /// Takes remarks; nobody wants them where it is absent.
     pub remarks: Option<&'a mut (dyn FnMut(Remark) + 'a)>,
     /// Told of progress (what, done, total); says whether to go on.
-    pub progress: Option<&'a mut (dyn FnMut(&str, usize, usize) -> bool + 'a)>,
+    pub progress: Option<&'a mut ProgressSink<'a>>,
 }
 
 impl PassContext<'_> {
@@ -151,7 +157,7 @@ impl PassRegistry {
     ///
     /// # Errors
     /// An unknown pass (with those that are close) or a wrong option.
-    pub fn make(&self, pipeline: &Pipeline) -> Result<Vec<(Step, Box<dyn Pass>)>, RunError> {
+    pub fn make(&self, pipeline: &Pipeline) -> Result<Vec<MadeStep>, RunError> {
         pipeline.steps.iter().map(|step| Ok((step.clone(), self.make_step(step)?))).collect()
     }
 

@@ -1,5 +1,5 @@
-//! Pipelines as text: `fold-bn,simqat{act={bits=8}, exclude=["fc"]},calibrate{data=calib}`. Parsing gives back
-//! what printing writes.
+//! Pipelines as text: `fold-bn,simqat{act={bits=8}, exclude=[fc]},calibrate{data=calib}`. Parsing gives back what
+//! printing writes; options print sorted by name.
 
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -280,8 +280,8 @@ mod tests {
         for text in [
             "",
             "fold-bn",
-            "fold-bn,simqat{target=ort-cpu, act={bits=8}, exclude=[layer1.*, \"a b\"]},calibrate{data=calib}",
-            "calibrate{observer=\"percentile{p=99.9}\", batch=64, x=0.5, y=true, z=\"true\"}",
+            "fold-bn,simqat{act={bits=8}, exclude=[layer1.*, \"a b\"], target=ort-cpu},calibrate{data=calib}",
+            "calibrate{batch=64, observer=\"percentile{p=99.9}\", x=0.5, y=true, z=\"true\"}",
         ] {
             let pipeline = Pipeline::parse(text).unwrap();
             let printed = pipeline.to_string();

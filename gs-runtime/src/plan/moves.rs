@@ -16,6 +16,9 @@ struct Run {
     len: usize,
 }
 
+/// Where an element of the result lies, which element of which operand it is (none: a constant), and its number.
+type Place = (usize, Option<(usize, usize)>, i64);
+
 /// What one sample's movement does.
 #[derive(Clone, Debug)]
 pub(crate) struct Moves {
@@ -75,7 +78,7 @@ impl Moves {
                 Some((k, (id - start) as usize))
             })
         };
-        let mut places: Vec<(usize, Option<(usize, usize)>, i64)> = Vec::with_capacity(first.len());
+        let mut places: Vec<Place> = Vec::with_capacity(first.len());
         for (i, (&a, &b)) in first.iter().zip(second).enumerate() {
             let from = if a < FIRST {
                 (a == b).then_some(None)?
@@ -95,7 +98,7 @@ impl Moves {
     }
 
     /// Joins neighbouring elements to runs.
-    fn merge(places: &[(usize, Option<(usize, usize)>, i64)]) -> Self {
+    fn merge(places: &[Place]) -> Self {
         let mut moves = Moves { runs: Vec::new(), fills: Vec::new() };
         for &(dst, from, value) in places {
             match from {
