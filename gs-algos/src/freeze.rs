@@ -267,7 +267,7 @@ fn add_constants(rewriter: &mut Rewriter<'_>, range: GlobalId, frozen: &Frozen, 
     };
     Constants {
         scale: add("scale", Literal::f32s(dims.clone(), &frozen.params.scales())),
-        zero_point: add("zero_point", Literal::new(storage, dims, zero_points)),
+        zero_point: add("zp", Literal::new(storage, dims, zero_points)),
     }
 }
 
@@ -287,7 +287,7 @@ fn write_bias(rewriter: &mut Rewriter<'_>, b: &Bias, data: Constants, weight: Co
     ])?;
     let dims = rewriter.ty(rewriter.global(scale).ty).as_tensor().and_then(|t| t.const_dims()).unwrap_or_default();
     let zero_point = rewriter.add_global(NewGlobal {
-        name: &format!("{base}.bias_zero_point"),
+        name: &format!("{base}.bias_zp"),
         role: Role::Const,
         trainable: false,
         ty: Type::fixed(ElemType::I32, &dims),

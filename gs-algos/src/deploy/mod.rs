@@ -12,7 +12,7 @@ use crate::targets::{self, TargetLookupError};
 use gs_ir::{Module, OpId, Rewriter};
 use gs_passes::grid::Grids;
 use gs_passes::manager::{PassError, PassReport};
-use gs_passes::passes::{fold_constants, merge_equal, remove_dead};
+use gs_passes::passes::{fold_constants, merge_constants, merge_equal, remove_dead};
 use gs_passes::rules::{GreedyOptions, NoEnv, Remark, RuleSet, explain, greedy};
 use gs_passes::target::{self, Target};
 use gs_text::gsr::Strictness;
@@ -162,7 +162,7 @@ fn note_refused(module: &mut Module, rules: &RuleSet) {
 /// Folds quantised weights and removes what is left over.
 fn clean(module: &mut Module) -> PassReport {
     let folded = fold_constants(module);
-    let merged = merge_equal(module);
+    let merged = merge_equal(module) + merge_constants(module);
     let (ops, globals) = remove_dead(module);
     PassReport::counting([
         ("operations folded", folded),

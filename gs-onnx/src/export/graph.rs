@@ -73,7 +73,9 @@ impl Exporter<'_> {
         let data = module.op(op);
         let mut results: Vec<String> = data.results().iter().map(|&r| self.result_name(op, r)).collect();
         let first = results.iter().find(|r| !r.is_empty()).cloned().unwrap_or_default();
-        let node = self.names.node(&wanted_node(module, op, &first));
+        // What a pass made has no name of its own; files stay smaller without one.
+        let is_ours = module.source_of(op).is_empty() && data.result().some().is_none_or(|r| module.value(r).name.is_none());
+        let node = if is_ours { String::new() } else { self.names.node(&wanted_node(module, op, &first)) };
         let is_opaque = module.opaque_name(op).is_some();
         if !is_opaque {
             results.truncate(results.iter().rposition(|r| !r.is_empty()).map_or(0, |i| i + 1));
@@ -96,7 +98,9 @@ impl Exporter<'_> {
         let module = self.module;
         let Some(result) = result.some() else { return String::new() };
         let named = module.str(module.value(result).name);
-        self.names.value(result, if named.is_empty() { module.op_name(op) } else { named })
+        // Unnamed results are called by the first letter of their operator: a name is written with every use.
+        let letter = module.op_name(op).get(..1).unwrap_or("v");
+        self.names.value(result, if named.is_empty() { letter } else { named })
     }
 
     /// Types of results that inference alone would not find again.
@@ -131,7 +135,7 @@ impl Exporter<'_> {
         Ok(NodeProto {
             input: op.operands.iter().map(|o| self.operand_name(*o)).collect(),
             output: op.results.clone(),
-            name: Some(op.node.clone()),
+            name: Some(op.node.clone()).filter(|n| !n.is_empty()),
             op_type: Some(op_type.to_owned()),
             domain: (!domain(of).is_empty()).then(|| of.to_owned()),
             overload: op.attrs.str(OVERLOAD).map(str::to_owned),

@@ -95,7 +95,7 @@ fn derive(rewriter: &mut Rewriter<'_>, op: OpId, operands: &[Option<GlobalId>]) 
     rewriter.derive_global(&name, kind, attrs, operands).ok()
 }
 
-/// The name of the value, else that of the weight it is made from, else of what it stands for.
+/// The name of the value, else of the weight it is made from (made unique by a number), else of what it stands for.
 fn constant_name(m: &Module, op: OpId) -> String {
     let data = m.op(op);
     let name = m.str(m.value(data.result()).name);
@@ -103,7 +103,11 @@ fn constant_name(m: &Module, op: OpId) -> String {
         return name.to_owned();
     }
     let weight = data.operand(0).and_then(|v| m.as_global(v)).map(|g| m.str(m.global(g).name));
-    weight.map_or_else(|| m.label(op).to_owned(), |w| format!("{w}.{}", m.op_name(op)))
+    let base = |w: &str| match w.rsplit_once('.') {
+        Some((base, number)) if !base.is_empty() && number.chars().all(|c| c.is_ascii_digit()) => base.to_owned(),
+        _ => w.to_owned(),
+    };
+    weight.map_or_else(|| m.label(op).to_owned(), base)
 }
 
 /// A constant for a shape computation whose elements are all numbers.

@@ -2,7 +2,9 @@
 
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_ir::registry::Traits;
-use gs_ir::{AttrsId, GraphId, Module, OpId, OpKind, Phase, Rewriter, Type, ValueId};
+use gs_ir::{
+    AttrsId, GlobalId, GraphId, Init, Module, OpId, OpKind, Phase, Rewriter, Role, TensorData, Type, TypeId, ValueId,
+};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -21,7 +23,8 @@ impl Pass for Cse {
     }
 
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        Ok(PassReport::counting([("operations merged", merge_equal(module))]))
+        let constants = merge_constants(module);
+        Ok(PassReport::counting([("operations merged", merge_equal(module)), ("constants merged", constants)]))
     }
 }
 
@@ -33,6 +36,37 @@ struct Key {
     attrs: AttrsId,
     operands: SmallVec<[Option<ValueId>; 4]>,
     results: usize,
+}
+
+/// Constants larger than this are not compared.
+const COMPARED: usize = 4096;
+
+/// Lets graphs read one of several small constants of equal type and contents; returns how many are not read any more.
+pub fn merge_constants(module: &mut Module) -> usize {
+    let mut rewriter = Rewriter::new(module);
+    let mut seen: FxHashMap<(TypeId, TensorData), GlobalId> = FxHashMap::default();
+    let mut merged = 0;
+    let globals: Vec<GlobalId> = rewriter.globals().map(|(id, _)| id).collect();
+    for id in globals {
+        let global = rewriter.global(id);
+        let Init::Data(data) = &global.init else { continue };
+        let small = data.bytes().is_some_and(|b| b.len() <= COMPARED);
+        if global.role != Role::Const || !small || rewriter.value(global.value).uses().is_empty() {
+            continue;
+        }
+        let (key, value) = ((global.ty, data.clone()), global.value);
+        match seen.get(&key) {
+            Some(&first) => {
+                let first = rewriter.global(first).value;
+                rewriter.replace_uses(value, first);
+                merged += 1;
+            }
+            None => {
+                seen.insert(key, id);
+            }
+        }
+    }
+    merged
 }
 
 /// Merges equal operations of each graph; returns how many went. The first one stays and takes over names and sources.

@@ -7,7 +7,7 @@ mod infer;
 mod rewrite;
 
 pub use const_fold::{ConstFold, fold_constants};
-pub use cse::{Cse, merge_equal};
+pub use cse::{Cse, merge_constants, merge_equal};
 pub use dce::{Dce, remove_dead};
 pub use infer::Infer;
 pub use rewrite::{Canonicalize, FoldBn, QDQ_RULES, SHIPPED_RULES};

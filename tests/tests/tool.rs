@@ -1,0 +1,280 @@
+//! The tool with wrong input: it says what and where, writes nothing, and never panics. And what must succeed.
+
+use gs_opt::data::{DType, NamedArray, NpzWriter};
+use gs_tests::data::data;
+use gs_tests::tool::{refuses, succeeds};
+use std::fs;
+use std::path::Path;
+use tempfile::{TempDir, tempdir};
+
+/// A folder with a small network `net.gsir` and samples `good.npz` for it.
+fn folder() -> TempDir {
+    let folder = tempdir().expect("a temporary folder");
+    put(folder.path(), "net.gsir", &network("0.5"));
+    samples(folder.path(), "good.npz", &[4, 3, 8, 8], 0.25);
+    folder
+}
+
+fn put(folder: &Path, name: &str, contents: impl AsRef<[u8]>) {
+    fs::write(folder.join(name), contents).expect("a file can be written");
+}
+
+/// A convolution of three channels to two; `weight` is its first weight.
+fn network(weight: &str) -> String {
+    let rest = ", -0.25, 1.0, 0.5, 0.125, -1.0";
+    format!(
+        "gsir 1\ndims N >= 1\nparam @w : f32[2, 3, 1, 1] = dense({weight}{rest})\n\
+         graph @main(%x : f32[N, 3, 8, 8]) -> (%y : f32[N, 2, 8, 8]) {{\n  \
+         %0 = conv(%x, @w, _) : f32[N, 2, 8, 8] from \"conv\"\n  return %0\n}}\n"
+    )
+}
+
+fn samples(folder: &Path, name: &str, shape: &[usize], value: f32) {
+    let count: usize = shape.iter().product();
+    let bytes = (0..count).flat_map(|i| (value + i as f32 * 0.001).to_le_bytes()).collect();
+    let array = NamedArray { name: Some("x".to_owned()), dtype: DType::F32, shape: shape.to_vec(), bytes };
+    let mut writer = NpzWriter::new(&folder.join(name));
+    writer.add(&array).expect("an array");
+    writer.finish().expect("an archive");
+}
+
+#[test]
+fn damaged_network_files() {
+    let folder = folder();
+    let dir = folder.path();
+    for (name, bytes) in [
+        ("png.onnx", &b"\x89PNG\r\n\x1a\n0000"[..]),
+        ("zip.onnx", b"PK\x03\x04\0\0\0\0"),
+        ("empty.onnx", b""),
+    ] {
+        put(dir, name, bytes);
+        refuses(dir, &[name, "-o", "out.onnx"], &["error", name]);
+    }
+    put(dir, "wrong.gsir", "module @main {\n}\n");
+    refuses(dir, &["wrong.gsir", "-o", "out.onnx"], &["error", "wrong.gsir:1"]);
+    put(dir, "binary.gsir", b"gsir 1\n\xff\xfe");
+    refuses(dir, &["binary.gsir", "-o", "out.onnx"], &["binary.gsir", "UTF-8"]);
+    refuses(dir, &["absent.onnx", "-o", "out.onnx"], &["absent.onnx"]);
+    refuses(dir, &["absent.gsir", "-o", "out.onnx"], &["absent.gsir"]);
+    refuses(dir, &["net.tflite", "-o", "out.onnx"], &["net.tflite", ".gsir"]);
+    let Some(whole) = data("resnet_cifar10/resnet20_bn.onnx") else { return };
+    let whole = fs::read(whole).expect("a network");
+    for keep in [40, whole.len() / 2, whole.len() - 1] {
+        put(dir, "cut.onnx", &whole[..keep]);
+        refuses(dir, &["cut.onnx", "-o", "out.onnx"], &["error", "cut.onnx"]);
+    }
+}
+
+#[test]
+fn missing_external_data() {
+    let Some(model) = data("onnx/resnet8_external.onnx") else { return };
+    let folder = folder();
+    fs::copy(model, folder.path().join("apart.onnx")).expect("a copy");
+    for out in ["out.onnx", "out.gsir"] {
+        refuses(folder.path(), &["apart.onnx", "-o", out], &["error", "resnet8_external.bin"]);
+    }
+    let without = network("0.5")
+        .replace("dense(0.5, -0.25, 1.0, 0.5, 0.125, -1.0)", "file(\"gone.safetensors\", \"w\")");
+    put(folder.path(), "apart.gsir", without);
+    refuses(folder.path(), &["apart.gsir", "-o", "out.onnx"], &["apart.gsir:3", "gone.safetensors"]);
+}
+
+#[test]
+fn text_that_is_no_network() {
+    let folder = folder();
+    let graph =
+        |body: &str| format!("gsir 1\ngraph @main(%x : f32[2, 3]) -> (%y : f32[2, 3]) {{\n{body}\n}}\n");
+    let cases = [
+        ("cyclic.gsir", graph("  %a = relu(%b)\n  %b = relu(%a)\n  return %b"), "cyclic.gsir:3"),
+        ("itself.gsir", graph("  %a = add(%a, %x)\n  return %a"), "itself.gsir:3"),
+        ("clash.gsir", graph("  %a = flatten(%x) : f32[7, 1]\n  return %x"), "clash.gsir:3"),
+        ("result.gsir", graph("  %a = transpose(%x) {perm = [1, 0]}\n  return %a"), "result.gsir"),
+        ("noop.gsir", graph("  %a = relux(%x)\n  return %a"), "noop.gsir:3"),
+        ("nograph.gsir", "gsir 1\n".to_owned(), "nograph.gsir"),
+    ];
+    for (name, text, place) in cases {
+        put(folder.path(), name, text);
+        refuses(folder.path(), &[name, "-o", "out.onnx"], &["error", place]);
+        refuses(folder.path(), &["eval", name, "--data", "npz:good.npz"], &["error", place]);
+    }
+    let elements = "gsir 1\ngraph @main(%x : f32[2, 3], %i : i64[2, 3]) -> (%y : f32[2, 3]) {\n  %a = add(%x, %i)\n  return %a\n}\n";
+    put(folder.path(), "elements.gsir", elements);
+    refuses(folder.path(), &["elements.gsir", "-o", "out.onnx"], &["elements.gsir:3"]);
+}
+
+#[test]
+fn names_that_do_not_exist() {
+    let folder = folder();
+    let pass = |pipeline: &str, words: &[&str]| {
+        refuses(folder.path(), &["net.gsir", "--pass", pipeline, "-o", "out.onnx"], words);
+    };
+    pass("simqatt", &["simqatt", "simqat"]);
+    pass("simqat{actt={bits=8}}", &["simqat", "actt", "act"]);
+    pass("simqat{act={bits=77}}", &["simqat", "bits", "77"]);
+    pass("simqat{act={bits=", &["error"]);
+    pass("simqat{target=nowhere}", &["nowhere", "ort-cpu"]);
+    pass("simqat{exclude=[\"absent_layer\"]}", &["exclude", "absent_layer"]);
+    pass("simqat,calibrate{data=calib}", &["calibrate", "calib"]);
+    pass("calibrate{observer=guess}", &["calibrate", "guess"]);
+    pass("freeze", &["freeze", "simqat"]);
+    let quantize = |more: &[&str], words: &[&str]| {
+        let mut args = vec!["quantize", "net.gsir", "-o", "out.onnx"];
+        if !more.contains(&"--data") {
+            args.extend(["--data", "npz:good.npz"]);
+        }
+        args.extend(more);
+        refuses(folder.path(), &args, words);
+    };
+    quantize(&["--target", "nowhere"], &["nowhere", "ort-cpu"]);
+    quantize(&["--observer", "guess"], &["guess", "percentile"]);
+    quantize(&["--exclude", "absent_layer"], &["absent_layer"]);
+    quantize(&["--format", "tflite"], &["tflite", "qdq"]);
+    quantize(&["--limit", "0"], &["--limit 0"]);
+    quantize(&["--limit", "-3"], &["-3"]);
+    quantize(&["--threads", "0"], &["--threads 0"]);
+    quantize(&["--data", "photos:here"], &["photos", "cifar10:DIR"]);
+    quantize(&["--require-coverage", "7"], &["--require-coverage 7"]);
+    for word in ["ops", "passes", "rules", "targets", "explain"] {
+        refuses(folder.path(), &[word, "nonsense"], &["nonsense"]);
+    }
+}
+
+#[test]
+fn data_that_does_not_fit() {
+    let folder = folder();
+    let dir = folder.path();
+    samples(dir, "none.npz", &[0, 3, 8, 8], 0.0);
+    samples(dir, "large.npz", &[4, 3, 9, 9], 0.0);
+    samples(dir, "flat.npz", &[4], 0.0);
+    samples(dir, "nan.npz", &[4, 3, 8, 8], f32::NAN);
+    put(dir, "bytes.npz", b"not an archive");
+    put(dir, "zero.npz", b"");
+    put(dir, "folder.npz", b"PK\x05\x06");
+    for name in ["none", "large", "flat", "nan", "bytes", "zero", "folder", "absent"] {
+        let spec = format!("npz:{name}.npz");
+        // What does not fit is told by the file where the file is at fault, else by the network's input or layer.
+        let word = if matches!(name, "none" | "large" | "flat" | "nan") {
+            "error"
+        } else {
+            spec.trim_start_matches("npz:")
+        };
+        refuses(dir, &["quantize", "net.gsir", "--data", &spec, "-o", "out.onnx"], &[word]);
+    }
+    for name in ["large", "flat", "bytes", "zero"] {
+        let spec = format!("npz:{name}.npz");
+        refuses(dir, &["eval", "net.gsir", "--data", &spec, "--outputs", "out.npz"], &["error"]);
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    let folder = folder();
+    for bad in ["nan", "inf"] {
+        put(folder.path(), "bad.gsir", network(bad));
+        refuses(
+            folder.path(),
+            &["quantize", "bad.gsir", "--data", "npz:good.npz", "-o", "out.onnx"],
+            &["error", "conv"],
+        );
+    }
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let folder = folder();
+    let dir = folder.path();
+    fs::create_dir(dir.join("taken.onnx")).expect("a folder");
+    for out in ["absent/out.onnx", "absent/out.gsir", "taken.onnx", "out.pb"] {
+        refuses(dir, &["net.gsir", "-o", out], &[out]);
+        refuses(dir, &["quantize", "net.gsir", "--data", "npz:good.npz", "-o", out], &[out]);
+    }
+    refuses(
+        dir,
+        &["eval", "net.gsir", "--data", "npz:good.npz", "--outputs", "absent/out.npz"],
+        &["absent/out.npz"],
+    );
+}
+
+#[test]
+fn looking_things_up() {
+    let folder = folder();
+    let find = |args: &[&str], words: &[&str]| {
+        let text = succeeds(folder.path(), args);
+        words.iter().for_each(|w| assert!(text.contains(w), "{w} is not in\n{text}"));
+    };
+    find(&["ops"], &["conv", "qlinear_conv", "fake_quant"]);
+    find(&["passes"], &["simqat", "calibrate", "fold-bn"]);
+    find(&["rules"], &["weight_fake_quant"]);
+    find(&["targets"], &["ort-cpu"]);
+    find(&["explain"], &["not-lowered"]);
+    find(&["explain", "not-lowered"], &["not-lowered", "what to do"]);
+    find(&["ops", "conv"], &["ONNX"]);
+    for word in ["ops", "passes", "rules", "targets"] {
+        let json = succeeds(folder.path(), &[word, "--json"]);
+        assert!(json.starts_with('[') && json.trim_end().ends_with(']'), "{json}");
+    }
+}
+
+#[test]
+fn file_to_text_to_text_is_byte_identical() {
+    let Some(model) = data("mlperf_tiny/resnet8_bn.onnx") else { return };
+    let folder = folder();
+    let dir = folder.path();
+    for name in ["a", "b"] {
+        fs::create_dir(dir.join(name)).expect("a folder");
+    }
+    succeeds(dir, &[model.to_str().expect("a path of text"), "-o", "a/net.gsir"]);
+    succeeds(dir, &["a/net.gsir", "-o", "b/net.gsir"]);
+    for file in ["net.gsir", "net.safetensors"] {
+        let bytes = |name: &str| fs::read(dir.join(name).join(file)).expect("a written file");
+        assert!(!bytes("a").is_empty() && bytes("a") == bytes("b"), "{file}");
+    }
+    let printed = succeeds(dir, &["a/net.gsir"]);
+    put(dir, "printed.gsir", &printed);
+    assert!(succeeds(dir, &["printed.gsir"]) == printed);
+}
+
+#[test]
+fn quantize_and_eval() {
+    let (Some(model), Some(cifar10)) = (data("mlperf_tiny/resnet8_bn.onnx"), data("cifar10")) else { return };
+    let folder = folder();
+    let dir = folder.path();
+    let model = model.to_str().expect("a path of text");
+    let train = format!("cifar10:{}:train", cifar10.display());
+    for threads in ["1", "2"] {
+        let out = format!("{threads}.onnx");
+        let args = [
+            "quantize",
+            model,
+            "--data",
+            &train,
+            "--raw255",
+            "--limit",
+            "64",
+            "--threads",
+            threads,
+            "-o",
+            &out,
+        ];
+        let said =
+            succeeds(dir, &[&args[..], &["--require-coverage", "1", "--report", "report.json"]].concat());
+        assert!(said.contains("100.00 %") && !said.contains("kept:"), "{said}");
+    }
+    let file = |name: &str| fs::read(dir.join(name)).expect("a written file");
+    assert!(file("1.onnx") == file("2.onnx"), "the result depends on the number of threads");
+    assert!(file("1.onnx").len() * 3 < fs::metadata(model).expect("a file").len() as usize);
+    let test = format!("cifar10:{}:test", cifar10.display());
+    let args = ["--data", &test, "--raw255", "--limit", "200"];
+    let score = |model: &str| {
+        let said = succeeds(dir, &[&["eval", model][..], &args].concat());
+        let percent = said.split_whitespace().nth(1).and_then(|w| w.parse::<f64>().ok());
+        percent.unwrap_or_else(|| panic!("no accuracy in {said}"))
+    };
+    let (float, integer) = (score(model), score("1.onnx"));
+    assert!(float > 80.0 && integer >= float - 3.0, "{float} {integer}");
+    refuses(
+        dir,
+        &["quantize", "1.onnx", "--data", &train, "--raw255", "-o", "again.onnx"],
+        &["1.onnx", "already"],
+    );
+}
