@@ -47,8 +47,17 @@ const EDGES: &[u8] = &[0, 1, 2, 3, 7, 8, 0x0a, 0x12, 0x7e, 0x7f, 0x80, 0x81, 0xf
 const MARKS: &[u8] = b"(){}[]<>,:=%@\"\\?*-+.0123456789eENa_ \n";
 
 /// Numbers written in text that are hard to hold or to compute with.
-const NUMBERS: &[&str] =
-    &["0", "-1", "1", "9223372036854775807", "-9223372036854775808", "18446744073709551616", "1e309", "nan", "4294967296"];
+const NUMBERS: &[&str] = &[
+    "0",
+    "-1",
+    "1",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "18446744073709551616",
+    "1e309",
+    "nan",
+    "4294967296",
+];
 
 /// `seed` cut off at a random place.
 pub fn truncated(rng: &mut Rng, seed: &[u8]) -> Vec<u8> {
@@ -71,7 +80,8 @@ pub fn flipped(rng: &mut Rng, seed: &[u8]) -> Vec<u8> {
 /// `seed` with 1 to 4 random changes; pieces come from it or from one of `others`.
 pub fn changed(rng: &mut Rng, seed: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
     let mut out = seed.to_vec();
-    for _ in 0..1 + rng.below(4) {
+    // Mostly one: text with several is almost never accepted.
+    for _ in 0..1 + rng.below(2) * rng.below(4) {
         change(rng, &mut out, others);
     }
     out
@@ -82,7 +92,7 @@ fn change(rng: &mut Rng, out: &mut Vec<u8>, others: &[Vec<u8>]) {
         out.push(rng.next() as u8);
     }
     let at = rng.below(out.len());
-    match rng.below(10) {
+    match rng.below(14) {
         0 => *out = flipped(rng, out),
         1 => set(out, at, rng.next() as u8),
         2 => set(out, at, rng.pick(EDGES).copied().unwrap_or(0)),
@@ -92,6 +102,7 @@ fn change(rng: &mut Rng, out: &mut Vec<u8>, others: &[Vec<u8>]) {
         6 => repeat(rng, out, at),
         7 => number(rng, out, at),
         8 => insert_from(rng, out, at, others),
+        9..=12 => word(rng, out, at, others),
         // Two protobuf messages one after the other are one that has the fields of both.
         _ => {
             if let Some(other) = rng.pick(others).filter(|other| out.len() + other.len() < 1 << 14) {
@@ -129,6 +140,23 @@ fn number(rng: &mut Rng, out: &mut Vec<u8>, at: usize) {
     let digits = out.iter().skip(from).take_while(|b| b.is_ascii_digit()).count();
     let number = rng.pick(NUMBERS).copied().unwrap_or("0");
     out.splice(from..from + digits, number.bytes());
+}
+
+/// Puts a word of the input itself, or of one of `others`, in place of the word from `at` on.
+fn word(rng: &mut Rng, out: &mut Vec<u8>, at: usize, others: &[Vec<u8>]) {
+    let other = if rng.below(3) == 0 { rng.pick(others) } else { None };
+    let source = other.map_or(out.as_slice(), Vec::as_slice);
+    let new = source.get(word_after(source, rng.below(source.len()))).unwrap_or_default().to_vec();
+    out.splice(word_after(out, at), new);
+}
+
+/// The first word that begins at `at` or later: letters, digits and what else stands in names and numbers.
+fn word_after(bytes: &[u8], at: usize) -> std::ops::Range<usize> {
+    let in_word = |b: &u8| b.is_ascii_alphanumeric() || b"_.@%-".contains(b);
+    let skip =
+        |from: usize, yes: bool| from + bytes.iter().skip(from).take_while(|b| in_word(b) == yes).count();
+    let start = skip(if at == 0 { 0 } else { skip(at, true) }, false);
+    start..skip(start, true)
 }
 
 fn insert_from(rng: &mut Rng, out: &mut Vec<u8>, at: usize, others: &[Vec<u8>]) {

@@ -3,7 +3,9 @@
 //! The network runs in float, as if it had no quantisers, and each quantised value is watched by an observer.
 //! Quantisers that share a range (one grid class) share an observer. Weights need no data.
 
-use crate::observers::{AnyObserver, Observer, ObserverError, ObserverKind, WeightRule, channel_ranges, value_range};
+use crate::observers::{
+    AnyObserver, Observer, ObserverError, ObserverKind, WeightRule, channel_ranges, value_range,
+};
 use crate::quant::{Grid, QuantError, Range};
 use crate::quantisers::{FakeQuant, fake_quants};
 use gs_eval::{ContentsError, DataError, DataSource, ExecError, Executor, Materializer, TensorSpec};
@@ -24,9 +26,16 @@ pub struct CalibrateOptions {
     pub limit: Option<usize>,
 }
 
+/// Least squared error is the default: of all observers it gave the best signal-to-noise ratio on training images
+/// for each of the residual networks it was chosen on.
 impl Default for CalibrateOptions {
     fn default() -> Self {
-        Self { observer: ObserverKind::DEFAULT_PERCENTILE, weights: WeightRule::MinMax, batch: 32, limit: None }
+        Self {
+            observer: ObserverKind::Mse { norm: 2.0 },
+            weights: WeightRule::MinMax,
+            batch: 32,
+            limit: None,
+        }
     }
 }
 
@@ -110,8 +119,10 @@ pub fn calibrate(
     if !quantisers.iter().any(|q| observed(&q)) {
         return Err(CalibrateError::NothingToDo);
     }
-    let weights = weight_ranges(module, quantisers.iter().filter(observed).filter(|q| q.weight), options.weights)?;
-    let (mut watches, by_value) = watch(module, quantisers.iter().filter(observed).filter(|q| !q.weight), options);
+    let weights =
+        weight_ranges(module, quantisers.iter().filter(observed).filter(|q| q.weight), options.weights)?;
+    let (mut watches, by_value) =
+        watch(module, quantisers.iter().filter(observed).filter(|q| !q.weight), options);
 
     let mut report = CalibrateReport { weights: weights.len(), ..CalibrateReport::default() };
     if !watches.is_empty() {
@@ -178,7 +189,11 @@ fn watch<'q>(
     let mut by_value = FxHashMap::default();
     for q in quantisers {
         let index = watches.iter().position(|w| w.range == q.range).unwrap_or_else(|| {
-            watches.push(Watch { range: q.range, grid: q.grid, observer: AnyObserver::new(options.observer) });
+            watches.push(Watch {
+                range: q.range,
+                grid: q.grid,
+                observer: AnyObserver::new(options.observer),
+            });
             watches.len() - 1
         });
         by_value.insert(q.input, index);
@@ -245,7 +260,10 @@ pub fn inputs_of(
     let mut inputs = Vec::with_capacity(params.len());
     for &p in params {
         let name = module.str(module.value(p).name);
-        let at = fields.iter().position(|(n, _)| n == name).or((params.len() == 1 && !fields.is_empty()).then_some(0));
+        let at = fields
+            .iter()
+            .position(|(n, _)| n == name)
+            .or((params.len() == 1 && !fields.is_empty()).then_some(0));
         let Some(at) = at else {
             let there: Vec<&str> = fields.iter().map(|(n, _)| n.as_str()).collect();
             return Err(CalibrateError::MissingInput { input: name.to_owned(), fields: there.join(", ") });
@@ -273,7 +291,12 @@ fn without_quantisers(module: &Module) -> Module {
 }
 
 /// Writes ranges to the state that holds them.
-pub(crate) fn set_range(rewriter: &mut Rewriter<'_>, global: GlobalId, ranges: &[Range], channels: Option<usize>) {
+pub(crate) fn set_range(
+    rewriter: &mut Rewriter<'_>,
+    global: GlobalId,
+    ranges: &[Range],
+    channels: Option<usize>,
+) {
     let rows: Vec<f32> = ranges.iter().map(|r| r.min()).chain(ranges.iter().map(|r| r.max())).collect();
     let dims: Vec<i64> = match channels {
         Some(n) => vec![2, n as i64],
@@ -282,4 +305,3 @@ pub(crate) fn set_range(rewriter: &mut Rewriter<'_>, global: GlobalId, ranges: &
     let literal = Literal::f32s(dims.clone(), &rows);
     rewriter.set_global(global, Type::fixed(gs_ir::ElemType::F32, &dims), Init::Data(literal.data));
 }
-

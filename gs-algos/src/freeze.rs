@@ -9,8 +9,8 @@ use crate::quantisers::{FakeQuant, fake_quants};
 use gs_eval::{ContentsError, Materializer};
 use gs_ir::registry::QRole;
 use gs_ir::{
-    At, Attr, AttrSet, ElemType, GlobalId, InferError, Init, Literal, Module, NewGlobal, OpId, Rewriter, Role,
-    Type, ValueId,
+    At, Attr, AttrSet, ElemType, GlobalId, InferError, Init, Literal, Module, NewGlobal, OpId, Rewriter,
+    Role, Type, ValueId,
 };
 use gs_passes::grid::{channel_axis, weight_only};
 use rustc_hash::FxHashMap;
@@ -69,8 +69,8 @@ struct Frozen {
 /// # Errors
 /// See [`FreezeError`]; the module is unchanged then, unless a defect is reported.
 pub fn freeze(module: &mut Module) -> Result<FreezeReport, FreezeError> {
-    let quantisers = fake_quants(module)
-        .map_err(|error| FreezeError::Quant { label: "a quantiser".to_owned(), error })?;
+    let quantisers =
+        fake_quants(module).map_err(|error| FreezeError::Quant { label: "a quantiser".to_owned(), error })?;
     let mut report = FreezeReport { quantisers: quantisers.len(), ..FreezeReport::default() };
     let mut frozen = FxHashMap::default();
     for q in &quantisers {
@@ -94,10 +94,14 @@ fn read_params(module: &Module, q: &FakeQuant) -> Result<ChannelParams, FreezeEr
         return Err(FreezeError::NotObserved(name()));
     }
     if values.is_empty() || values.len() % 2 != 0 {
-        return Err(FreezeError::BadRange { name: name(), what: "it must hold minima and maxima".to_owned() });
+        return Err(FreezeError::BadRange {
+            name: name(),
+            what: "it must hold minima and maxima".to_owned(),
+        });
     }
     let (low, high) = values.split_at(values.len() / 2);
-    let ranges: Result<Vec<Range>, QuantError> = low.iter().zip(high).map(|(&l, &h)| Range::new(l, h)).collect();
+    let ranges: Result<Vec<Range>, QuantError> =
+        low.iter().zip(high).map(|(&l, &h)| Range::new(l, h)).collect();
     let ranges = ranges.map_err(|e| FreezeError::BadRange { name: name(), what: e.to_string() })?;
     Ok(ChannelParams::from_ranges(&ranges, q.grid))
 }
@@ -124,14 +128,20 @@ fn biases(module: &Module, quantisers: &[FakeQuant]) -> Vec<Bias> {
     for op in module.ops_nested(main) {
         let decl = module.decl(op);
         let place_of = |wanted: QRole| decl.operands.iter().position(|o| o.role == wanted);
-        let (Some(d), Some(w), Some(b)) = (place_of(QRole::Data), place_of(QRole::Weight), place_of(QRole::Bias)) else {
+        let (Some(d), Some(w), Some(b)) =
+            (place_of(QRole::Data), place_of(QRole::Weight), place_of(QRole::Bias))
+        else {
             continue;
         };
         let operands = module.op(op);
-        let (Some(data), Some(weight), Some(bias)) = (operands.operand(d), operands.operand(w), operands.operand(b)) else {
+        let (Some(data), Some(weight), Some(bias)) =
+            (operands.operand(d), operands.operand(w), operands.operand(b))
+        else {
             continue;
         };
-        let (Some(dq), Some(wq)) = (grid_source(module, data, &by_result), by_result.get(&weight)) else { continue };
+        let (Some(dq), Some(wq)) = (grid_source(module, data, &by_result), by_result.get(&weight)) else {
+            continue;
+        };
         if !weight_only(module, bias) {
             continue;
         }
@@ -158,7 +168,8 @@ fn grid_source<'q>(
             return Some(q);
         }
         let op = module.producer(value)?;
-        let moves = module.decl(op).results.first().is_some_and(|r| r.role == QRole::Same) || module.is(op, "relu");
+        let moves =
+            module.decl(op).results.first().is_some_and(|r| r.role == QRole::Same) || module.is(op, "relu");
         if !moves {
             return None;
         }
@@ -168,9 +179,14 @@ fn grid_source<'q>(
 
 /// Number of products that one output of a weighted operation sums.
 fn products(module: &Module, op: OpId, weight: ValueId) -> usize {
-    let Some(dims) = module.type_of(weight).as_tensor().and_then(|t| t.const_dims()) else { return usize::MAX };
+    let Some(dims) = module.type_of(weight).as_tensor().and_then(|t| t.const_dims()) else {
+        return usize::MAX;
+    };
     let channel = channel_axis(module, op);
-    dims.iter().enumerate().filter(|(i, _)| Some(*i) != channel).fold(1usize, |n, (_, &d)| n.saturating_mul(d.max(0) as usize))
+    dims.iter()
+        .enumerate()
+        .filter(|(i, _)| Some(*i) != channel)
+        .fold(1usize, |n, (_, &d)| n.saturating_mul(d.max(0) as usize))
 }
 
 /// Raises weight scales where a bias would not fit.
@@ -184,7 +200,9 @@ fn guard_biases(
     for b in biases {
         let label = module.label(b.op).to_owned();
         let failed = |error| FreezeError::Quant { label: label.clone(), error };
-        let Some(data) = frozen.get(&b.data).and_then(|f| f.params.params().first().copied()) else { continue };
+        let Some(data) = frozen.get(&b.data).and_then(|f| f.params.params().first().copied()) else {
+            continue;
+        };
         let Some(bias) = module.as_global(b.value) else { continue };
         let values = materializer.tensor(bias)?;
         let values: Vec<f32> = values.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
@@ -263,7 +281,13 @@ fn add_constants(rewriter: &mut Rewriter<'_>, range: GlobalId, frozen: &Frozen, 
     let mut add = |suffix: &str, literal: Literal| {
         let ty = Type::fixed(literal.elem, &literal.dims);
         let name = format!("{base}.{suffix}");
-        rewriter.add_global(NewGlobal { name: &name, role: Role::Const, trainable: false, ty, init: Init::Data(literal.data) })
+        rewriter.add_global(NewGlobal {
+            name: &name,
+            role: Role::Const,
+            trainable: false,
+            ty,
+            init: Init::Data(literal.data),
+        })
     };
     Constants {
         scale: add("scale", Literal::f32s(dims.clone(), &frozen.params.scales())),
@@ -277,15 +301,23 @@ fn code_bytes(p: QuantParams, storage: ElemType) -> SmallVec<[u8; 2]> {
 }
 
 /// Puts a 32-bit grid on a bias: scale of the data times scale of the weight, zero point 0.
-fn write_bias(rewriter: &mut Rewriter<'_>, b: &Bias, data: Constants, weight: Constants) -> Result<(), FreezeError> {
+fn write_bias(
+    rewriter: &mut Rewriter<'_>,
+    b: &Bias,
+    data: Constants,
+    weight: Constants,
+) -> Result<(), FreezeError> {
     let Some(mul) = rewriter.registry().kind("mul") else { return Ok(()) };
     let name = rewriter.str(rewriter.global(weight.scale).name).to_owned();
     let base = name.strip_suffix(".scale").unwrap_or(&name);
-    let scale = rewriter.derive_global(&format!("{base}.bias_scale"), mul, AttrSet::new(), &[
-        Some(data.scale),
-        Some(weight.scale),
-    ])?;
-    let dims = rewriter.ty(rewriter.global(scale).ty).as_tensor().and_then(|t| t.const_dims()).unwrap_or_default();
+    let scale = rewriter.derive_global(
+        &format!("{base}.bias_scale"),
+        mul,
+        AttrSet::new(),
+        &[Some(data.scale), Some(weight.scale)],
+    )?;
+    let dims =
+        rewriter.ty(rewriter.global(scale).ty).as_tensor().and_then(|t| t.const_dims()).unwrap_or_default();
     let zero_point = rewriter.add_global(NewGlobal {
         name: &format!("{base}.bias_zp"),
         role: Role::Const,

@@ -88,7 +88,11 @@ impl Ledger {
 
     /// The share of multiply-adds that run in integers, 0 to 1; 1 where there are none.
     pub fn coverage(&self) -> f64 {
-        if self.multiply_adds == 0 { 1.0 } else { self.integer_multiply_adds as f64 / self.multiply_adds as f64 }
+        if self.multiply_adds == 0 {
+            1.0
+        } else {
+            self.integer_multiply_adds as f64 / self.multiply_adds as f64
+        }
     }
 
     /// Number of lines with a fate.
@@ -108,7 +112,14 @@ fn holders(module: &Module) -> FxHashMap<Sym, OpId> {
     out
 }
 
-fn line(before: &Module, op: OpId, name: &str, after: &Module, holders: &FxHashMap<Sym, OpId>, macs: u64) -> Line {
+fn line(
+    before: &Module,
+    op: OpId,
+    name: &str,
+    after: &Module,
+    holders: &FxHashMap<Sym, OpId>,
+    macs: u64,
+) -> Line {
     let opname = before.opaque_name(op).unwrap_or(before.op_name(op));
     let mut line = Line {
         name: name.to_owned(),
@@ -142,7 +153,14 @@ fn explain(line: &mut Line, after: &Module, entry: &LedgerEntry) {
 }
 
 /// Fills in a line for an operation that a live one stands for.
-fn held(line: &mut Line, before: &Module, op: OpId, after: &Module, holder: OpId, kept: Option<&LedgerEntry>) {
+fn held(
+    line: &mut Line,
+    before: &Module,
+    op: OpId,
+    after: &Module,
+    holder: OpId,
+    kept: Option<&LedgerEntry>,
+) {
     let traits = after.decl(holder).traits;
     let name = after.op_name(holder);
     let own = name == before.op_name(op) || name.strip_prefix('q') == Some(before.op_name(op));

@@ -6,7 +6,9 @@ use crate::freeze::freeze;
 use crate::observers::{ObserverKind, WeightRule};
 use crate::simqat::{SimQat, SimQatConfig};
 use gs_ir::{Module, Phase};
-use gs_passes::manager::{Needs, Pass, PassContext, PassError, PassInfo, PassRegistry, PassReport, read_options};
+use gs_passes::manager::{
+    Needs, Pass, PassContext, PassError, PassInfo, PassRegistry, PassReport, read_options,
+};
 use serde::Deserialize;
 
 /// Adds the passes of this crate.
@@ -28,7 +30,10 @@ static SIMQAT: PassInfo = PassInfo {
         ("weight", "grids of weights: {bits=8, symmetric=true, narrow_range=true, per_channel=true}"),
         ("observer", "how ranges are observed in training (ema{decay=0.99})"),
         ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
-        ("layers", "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})"),
+        (
+            "layers",
+            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
+        ),
     ],
     accepts: &[Phase::Float, Phase::Instrumented],
     produces: Some(Phase::Instrumented),
@@ -48,7 +53,7 @@ static CALIBRATE: PassInfo = PassInfo {
     doc: "choose the ranges of quantisers from data",
     options: &[
         ("data", "name of the data source (calib)"),
-        ("observer", "how ranges of activations are chosen: minmax, percentile, entropy, mse, std (percentile{p=99.99})"),
+        ("observer", "how ranges of activations are chosen: minmax, percentile, entropy, mse, std (mse)"),
         ("weights", "how ranges of weights are chosen: minmax, {mse={norm=2}} (minmax)"),
         ("batch", "samples per batch (32)"),
         ("limit", "use this many samples at most (all)"),
@@ -71,7 +76,13 @@ struct Calibrate {
 impl Default for Calibrate {
     fn default() -> Self {
         let o = CalibrateOptions::default();
-        Self { data: "calib".to_owned(), observer: o.observer, weights: o.weights, batch: o.batch, limit: o.limit }
+        Self {
+            data: "calib".to_owned(),
+            observer: o.observer,
+            weights: o.weights,
+            batch: o.batch,
+            limit: o.limit,
+        }
     }
 }
 
@@ -125,9 +136,12 @@ impl Pass for Freeze {
     }
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         let done = freeze(module)?;
-        let mut report = PassReport::counting([("quantisers frozen", done.quantisers), ("biases quantised", done.biases)]);
+        let mut report =
+            PassReport::counting([("quantisers frozen", done.quantisers), ("biases quantised", done.biases)]);
         for (name, channels) in done.raised {
-            report.notes.push(format!("{name}: the weight scale of {channels} channels was raised so that their bias fits 32 bits"));
+            report.notes.push(format!(
+                "{name}: the weight scale of {channels} channels was raised so that their bias fits 32 bits"
+            ));
         }
         gs_passes::passes::remove_dead(module);
         Ok(report)

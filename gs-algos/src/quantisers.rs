@@ -47,7 +47,14 @@ pub fn fake_quants(module: &Module) -> Result<Vec<FakeQuant>, QuantError> {
         let Some(range) = module.as_global(range) else { continue };
         let attrs = module.attrs_of(op);
         let axis = attrs.get("axis").map(|_| attrs.int("axis", 0)).and_then(|a| usize::try_from(a).ok());
-        found.push(FakeQuant { op, input, range, grid: grid_of(attrs)?, axis, weight: weight_only(module, input) });
+        found.push(FakeQuant {
+            op,
+            input,
+            range,
+            grid: grid_of(attrs)?,
+            axis,
+            weight: weight_only(module, input),
+        });
     }
     Ok(found)
 }

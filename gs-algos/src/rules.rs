@@ -101,13 +101,20 @@ const TABLE: &[Function] = &[
             _ => Ok(Some(Attr::Int(args[1].int()?))),
         },
     ),
-    Function::tensor("fixed_range", &[Param::Value], "the range that an operation dictates for its result", |ctx, args| {
-        let site = Site::Value(args[0].value()?);
-        match ctx.env.cfg(ctx.graph()?.module, site, "fixed_grid") {
-            Some(Attr::Floats(v)) => Ok(Literal::f32s([v.len() as i64], &v.iter().map(|f| f.0).collect::<Vec<f32>>())),
-            _ => Err("nothing dictates its range".to_owned()),
-        }
-    })
+    Function::tensor(
+        "fixed_range",
+        &[Param::Value],
+        "the range that an operation dictates for its result",
+        |ctx, args| {
+            let site = Site::Value(args[0].value()?);
+            match ctx.env.cfg(ctx.graph()?.module, site, "fixed_grid") {
+                Some(Attr::Floats(v)) => {
+                    Ok(Literal::f32s([v.len() as i64], &v.iter().map(|f| f.0).collect::<Vec<f32>>()))
+                }
+                _ => Err("nothing dictates its range".to_owned()),
+            }
+        },
+    )
     .on_graphs_only(),
 ];
 
@@ -122,7 +129,9 @@ fn bias_scale(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
     if let Init::Derived(d) = &global.init {
         // Made as the product: that is how freezing makes it.
         let of: Vec<_> = d.operands.iter().flatten().copied().collect();
-        let is = |v: ValueId| of.iter().any(|&g| ctx.view.graph().is_some_and(|view| view.module.as_global(v) == Some(g)));
+        let is = |v: ValueId| {
+            of.iter().any(|&g| ctx.view.graph().is_some_and(|view| view.module.as_global(v) == Some(g)))
+        };
         return Ok(ctx.view.registry().decl(d.kind).name == "mul" && of.len() == 2 && is(x) && is(w));
     }
     let (bias, x, w) = (ctx.constant(bias, LIMIT)?, ctx.constant(x, LIMIT)?, ctx.constant(w, LIMIT)?);

@@ -21,7 +21,9 @@ pub enum SelectorError {
 fn hint(suggestions: &[String]) -> String {
     match suggestions {
         [] => String::new(),
-        s => format!("; did you mean {}?", s.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" or ")),
+        s => {
+            format!("; did you mean {}?", s.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" or "))
+        }
     }
 }
 
@@ -76,7 +78,8 @@ fn suggest(module: &Module, wanted: &str) -> Vec<String> {
         .into_iter()
         .flat_map(|op| {
             let kind = std::iter::once(format!("op:{}", module.op_name(op)));
-            let sources: Vec<String> = module.source_of(op).iter().map(|&s| module.str(s).to_owned()).collect();
+            let sources: Vec<String> =
+                module.source_of(op).iter().map(|&s| module.str(s).to_owned()).collect();
             kind.chain(sources)
         })
         .collect();

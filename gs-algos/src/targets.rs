@@ -71,10 +71,14 @@ mod tests {
             let target = find(name).unwrap();
             assert_eq!(target.name, name);
             for (op, support) in &target.op {
-                for word in [Some(op), support.native.as_ref()].into_iter().flatten().chain(&support.absorbs) {
+                for word in [Some(op), support.native.as_ref()].into_iter().flatten().chain(&support.absorbs)
+                {
                     assert!(registry.kind(word).is_some(), "target {name} names `{word}`");
                 }
-                assert!(support.native.is_some() || support.same_grid, "target {name}: `{op}` has no integer form");
+                assert!(
+                    support.native.is_some() || support.same_grid,
+                    "target {name}: `{op}` has no integer form"
+                );
             }
         }
     }

@@ -98,7 +98,8 @@ impl Expr {
         }
         for a in &self.terms {
             for b in &other.terms {
-                let mut factors: SmallVec<[Factor; 1]> = a.factors.iter().chain(&b.factors).cloned().collect();
+                let mut factors: SmallVec<[Factor; 1]> =
+                    a.factors.iter().chain(&b.factors).cloned().collect();
                 factors.sort();
                 // Bounds the size of what a hostile chain of reshapes can build.
                 if factors.len() > 8 {
@@ -116,7 +117,8 @@ impl Expr {
     }
 
     fn div_exact(&self, k: i64) -> Expr {
-        let terms = self.terms.iter().map(|t| Term { factors: t.factors.clone(), coeff: t.coeff / k }).collect();
+        let terms =
+            self.terms.iter().map(|t| Term { factors: t.factors.clone(), coeff: t.coeff / k }).collect();
         Expr { terms, constant: self.constant / k }
     }
 }
@@ -231,7 +233,9 @@ impl Dim {
         match (self, other) {
             (Dim::Const(a), Dim::Const(b)) => (a.checked_rem(*b) == Some(0)).then(|| Dim::Const(a / b)),
             (a, b) if a == b && !a.is_unknown() => Some(Dim::Const(1)),
-            (Dim::Expr(a), Dim::Const(b)) => (*b > 0 && a.divisible(*b)).then(|| Dim::from_expr(Some(a.div_exact(*b)))),
+            (Dim::Expr(a), Dim::Const(b)) => {
+                (*b > 0 && a.divisible(*b)).then(|| Dim::from_expr(Some(a.div_exact(*b))))
+            }
             (Dim::Expr(a), Dim::Expr(b)) => div_monomial(a, b),
             _ => None,
         }

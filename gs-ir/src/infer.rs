@@ -181,7 +181,11 @@ impl<'m> Knowledge<'m> {
         let known = match self.module.value(value).def {
             Def::Global(g) => {
                 let global = self.module.global(g);
-                if global.role == Role::State { None } else { known_of_init(self.module.ty(global.ty), &global.init) }
+                if global.role == Role::State {
+                    None
+                } else {
+                    known_of_init(self.module.ty(global.ty), &global.init)
+                }
             }
             Def::Result(op, index) => self.known_result(op, index, depth),
             Def::Param(..) | Def::Erased => None,
@@ -200,7 +204,8 @@ impl<'m> Knowledge<'m> {
             .operands()
             .map(|v| v.map(|v| Fact { ty: m.type_of(v).clone(), known: self.at_depth(v, depth + 1) }))
             .collect();
-        let results = infer_facts(m.decl(op), &operands, m.attrs_of(op), &[], m.op(op).results().len()).ok()?;
+        let results =
+            infer_facts(m.decl(op), &operands, m.attrs_of(op), &[], m.op(op).results().len()).ok()?;
         results.into_iter().nth(index as usize)?.known
     }
 }
@@ -228,10 +233,14 @@ fn known_of_init(ty: &Type, init: &Init) -> Option<Known> {
         _ => return None,
     };
     let elems: SmallVec<[Dim; 4]> = match t.elem {
-        ElemType::I64 => bytes.chunks_exact(8).map(|c| Dim::Const(i64::from_le_bytes(c.try_into().unwrap_or([0; 8])))).collect(),
-        ElemType::I32 => {
-            bytes.chunks_exact(4).map(|c| Dim::Const(i64::from(i32::from_le_bytes(c.try_into().unwrap_or([0; 4]))))).collect()
-        }
+        ElemType::I64 => bytes
+            .chunks_exact(8)
+            .map(|c| Dim::Const(i64::from_le_bytes(c.try_into().unwrap_or([0; 8]))))
+            .collect(),
+        ElemType::I32 => bytes
+            .chunks_exact(4)
+            .map(|c| Dim::Const(i64::from(i32::from_le_bytes(c.try_into().unwrap_or([0; 4])))))
+            .collect(),
         _ => return None,
     };
     (elems.len() == count).then_some(Known { elems, scalar: t.rank() == Some(0) })
@@ -262,7 +271,9 @@ fn infer_graph(module: &mut Module, graph: GraphId, misfits: &mut Vec<Misfit>) {
         match infer_op(module, op) {
             Ok(facts) => {
                 for (i, fact) in facts.into_iter().enumerate() {
-                    let Some(result) = module.op(op).results().get(i).copied().and_then(ValueId::some) else { continue };
+                    let Some(result) = module.op(op).results().get(i).copied().and_then(ValueId::some) else {
+                        continue;
+                    };
                     module.refine_type(result, fact.ty);
                 }
             }
@@ -274,7 +285,8 @@ fn infer_graph(module: &mut Module, graph: GraphId, misfits: &mut Vec<Misfit>) {
 /// Infers one operation from the stored types of its operands and what is known of their contents.
 pub fn infer_op(module: &Module, op: OpId) -> Result<SmallVec<[Fact; 2]>, InferError> {
     let mut knowledge = Knowledge::new(module);
-    let operands: Vec<Option<Fact>> = module.op(op).operands().map(|v| v.map(|v| knowledge.fact(v))).collect();
+    let operands: Vec<Option<Fact>> =
+        module.op(op).operands().map(|v| v.map(|v| knowledge.fact(v))).collect();
     let regions = region_types(module, op);
     infer_facts(module.decl(op), &operands, module.attrs_of(op), &regions, module.op(op).results().len())
 }
@@ -348,7 +360,8 @@ impl Module {
 /// Broadcasts two shapes as NumPy does; the error names the extents that do not fit.
 pub fn broadcast(a: &[Dim], b: &[Dim]) -> Result<Shape, InferError> {
     let rank = a.len().max(b.len());
-    let at = |s: &[Dim], i: usize| if i + s.len() < rank { Dim::Const(1) } else { s[i + s.len() - rank].clone() };
+    let at =
+        |s: &[Dim], i: usize| if i + s.len() < rank { Dim::Const(1) } else { s[i + s.len() - rank].clone() };
     (0..rank)
         .map(|i| {
             let (x, y) = (at(a, i), at(b, i));
@@ -356,7 +369,9 @@ pub fn broadcast(a: &[Dim], b: &[Dim]) -> Result<Shape, InferError> {
                 (Dim::Const(1), _) => Ok(y),
                 (_, Dim::Const(1)) => Ok(x),
                 _ if x == y => Ok(x),
-                (Dim::Const(_), Dim::Const(_)) => Err(InferError(format!("extents {x:?} and {y:?} do not broadcast"))),
+                (Dim::Const(_), Dim::Const(_)) => {
+                    Err(InferError(format!("extents {x:?} and {y:?} do not broadcast")))
+                }
                 // One is a number other than 1: the symbol must be it, or 1.
                 (Dim::Const(_), _) => Ok(x),
                 (_, Dim::Const(_)) => Ok(y),

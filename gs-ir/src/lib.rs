@@ -25,7 +25,9 @@ pub mod verify;
 pub use attr::{Attr, AttrSet, FloatBits, Literal, TensorData};
 pub use dim::Dim;
 pub use elem::ElemType;
-pub use entity::{AttrsId, GlobalId, GraphId, Handle, OpId, OpKind, SourceId, Sym, SymbolId, TypeId, ValueId};
+pub use entity::{
+    AttrsId, GlobalId, GraphId, Handle, OpId, OpKind, SourceId, Sym, SymbolId, TypeId, ValueId,
+};
 pub use global::{Derived, Distribution, Global, Init, Role};
 pub use graph::{Def, Graph, LedgerEntry, Op, Symbol, Use, Value};
 pub use infer::{Fact, InferError, Knowledge, infer_module};

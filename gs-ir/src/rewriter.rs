@@ -161,7 +161,12 @@ impl<'m> Rewriter<'m> {
         let name = self.unique_global_name(new.name);
         let ty = self.module.intern_type(new.ty);
         let id = self.module.globals.next_handle();
-        let value = self.module.values.push(Value { ty, def: Def::Global(id), name: Sym::NONE, uses: SmallVec::new() });
+        let value = self.module.values.push(Value {
+            ty,
+            def: Def::Global(id),
+            name: Sym::NONE,
+            uses: SmallVec::new(),
+        });
         self.module.global_names.insert(name, id);
         let (role, trainable, init) = (new.role, new.trainable, new.init);
         if let Init::Derived(d) = &init {
@@ -186,10 +191,17 @@ impl<'m> Rewriter<'m> {
             return Ok(id);
         }
         let mut knowledge = infer::Knowledge::new(self.module);
-        let facts: Vec<_> = operands.iter().map(|g| g.map(|g| knowledge.fact(self.module.globals[g].value))).collect();
+        let facts: Vec<_> =
+            operands.iter().map(|g| g.map(|g| knowledge.fact(self.module.globals[g].value))).collect();
         let facts = infer::infer_facts(&decl, &facts, &derived.attrs, &[], 1)?;
         let ty = facts.into_iter().next().map_or(Type::Any, |f| f.ty);
-        Ok(self.add_global(NewGlobal { name, role: Role::Const, trainable: false, ty, init: Init::Derived(derived) }))
+        Ok(self.add_global(NewGlobal {
+            name,
+            role: Role::Const,
+            trainable: false,
+            ty,
+            init: Init::Derived(derived),
+        }))
     }
 
     /// Replaces the contents (and the type) of a global.
@@ -267,8 +279,18 @@ impl<'m> Rewriter<'m> {
     }
 
     /// [`Self::create`] by operator name with one result, which is returned.
-    pub fn emit(&mut self, name: &str, operands: &[ValueId], attrs: AttrSet, at: At) -> Result<ValueId, InferError> {
-        let kind = self.module.registry.kind(name).ok_or_else(|| InferError(format!("no operator is named `{name}`")))?;
+    pub fn emit(
+        &mut self,
+        name: &str,
+        operands: &[ValueId],
+        attrs: AttrSet,
+        at: At,
+    ) -> Result<ValueId, InferError> {
+        let kind = self
+            .module
+            .registry
+            .kind(name)
+            .ok_or_else(|| InferError(format!("no operator is named `{name}`")))?;
         let operands: SmallVec<[Option<ValueId>; 4]> = operands.iter().map(|&v| v.some()).collect();
         let op = self.create(kind, &operands, attrs, 1, at)?;
         Ok(self.module.ops[op].result())
@@ -393,7 +415,8 @@ impl<'m> Rewriter<'m> {
 
     /// As [`Self::replace_uses`], for the uses that `select` names only.
     pub fn replace_uses_where(&mut self, old: ValueId, new: ValueId, select: impl Fn(&Module, Use) -> bool) {
-        let uses: Vec<Use> = self.module.values[old].uses.iter().copied().filter(|&u| select(self.module, u)).collect();
+        let uses: Vec<Use> =
+            self.module.values[old].uses.iter().copied().filter(|&u| select(self.module, u)).collect();
         for u in uses {
             match u {
                 Use::Operand(op, i) => self.set_operand(op, i as usize, Some(new)),
@@ -568,7 +591,9 @@ impl<'m> Rewriter<'m> {
             // What does not fit keeps its types; the verifier reports it.
             let Ok(facts) = infer::infer_op(self.module, op) else { continue };
             for (i, fact) in facts.into_iter().enumerate() {
-                let Some(v) = self.module.ops[op].results.get(i).copied().and_then(ValueId::some) else { continue };
+                let Some(v) = self.module.ops[op].results.get(i).copied().and_then(ValueId::some) else {
+                    continue;
+                };
                 let before: TypeId = self.module.values[v].ty;
                 self.module.refine_type(v, fact.ty);
                 if self.module.values[v].ty != before {
@@ -610,10 +635,18 @@ pub fn check_attrs(decl: &OpDecl, attrs: &AttrSet) -> Result<(), InferError> {
             return Err(InferError(format!("`{}` has no attribute `{name}`", decl.name)));
         };
         if !a.kind.accepts(value) {
-            return Err(InferError(format!("attribute `{name}` of `{}` cannot be {}", decl.name, value.kind_name())));
+            return Err(InferError(format!(
+                "attribute `{name}` of `{}` cannot be {}",
+                decl.name,
+                value.kind_name()
+            )));
         }
     }
-    match decl.attrs.iter().find(|a| a.default == crate::registry::Default::Required && attrs.get(a.name).is_none()) {
+    match decl
+        .attrs
+        .iter()
+        .find(|a| a.default == crate::registry::Default::Required && attrs.get(a.name).is_none())
+    {
         Some(a) => Err(InferError(format!("`{}` needs the attribute `{}`", decl.name, a.name))),
         None => Ok(()),
     }

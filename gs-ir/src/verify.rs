@@ -81,7 +81,10 @@ impl Verifier<'_> {
     fn handles(&mut self) {
         let m = self.module;
         for (op, data) in m.ops.iter().filter(|(_, o)| o.is_live()) {
-            if data.kind.index() >= m.registry.len() || !m.attrs.contains(data.attrs) || !m.types_known(data.results()) {
+            if data.kind.index() >= m.registry.len()
+                || !m.attrs.contains(data.attrs)
+                || !m.types_known(data.results())
+            {
                 self.error(Place::Op(op), "it holds a dangling handle");
                 continue;
             }
@@ -134,14 +137,18 @@ impl Verifier<'_> {
             match &g.init {
                 Init::Data(TensorData::Bytes(b)) => match ty.bytes() {
                     Some(n) if n == b.len() => {}
-                    Some(n) => self.error(place, format!("its type needs {n} bytes, its contents have {}", b.len())),
+                    Some(n) => {
+                        self.error(place, format!("its type needs {n} bytes, its contents have {}", b.len()))
+                    }
                     None => self.error(place, "its contents are stored, so its shape must be numbers"),
                 },
                 Init::Data(TensorData::Strings(s)) if ty.count() != Some(s.len()) => {
                     self.error(place, format!("it has {} strings, its type says otherwise", s.len()));
                 }
                 Init::Derived(d) => {
-                    if let Some(missing) = d.operands.iter().flatten().find(|o| !m.globals.get(**o).is_some_and(|g| g.live)) {
+                    if let Some(missing) =
+                        d.operands.iter().flatten().find(|o| !m.globals.get(**o).is_some_and(|g| g.live))
+                    {
                         self.error(place, format!("it is derived from {missing:?}, which is gone"));
                     }
                 }
@@ -287,7 +294,10 @@ impl Verifier<'_> {
             }
         }
         if data.results().len() > decl.results.len() && decl.result(data.results().len() - 1).is_none() {
-            self.error(Place::Op(op), format!("it has {} results, {} are declared", data.results().len(), decl.results.len()));
+            self.error(
+                Place::Op(op),
+                format!("it has {} results, {} are declared", data.results().len(), decl.results.len()),
+            );
         }
         let regions = match decl.regions {
             Regions::None => data.regions().is_empty(),
@@ -295,13 +305,19 @@ impl Verifier<'_> {
             Regions::Any => true,
         };
         if !regions {
-            self.error(Place::Op(op), format!("it has {} regions, which its operator does not declare", data.regions().len()));
+            self.error(
+                Place::Op(op),
+                format!("it has {} regions, which its operator does not declare", data.regions().len()),
+            );
         }
         let attrs = m.attrs_of(op);
         if let Err(e) = check_attrs(decl, attrs) {
             self.error(Place::Op(op), e.0);
         } else if normal_attrs(decl, attrs.clone()) != *attrs {
-            self.error(Place::Op(op), "an attribute is written at its default or in another form than the normal one");
+            self.error(
+                Place::Op(op),
+                "an attribute is written at its default or in another form than the normal one",
+            );
         }
         if self.errors.len() == before {
             self.types(op);
@@ -315,9 +331,12 @@ impl Verifier<'_> {
             Err(e) => self.error(Place::Op(op), e.0),
             Ok(facts) => {
                 for (i, fact) in facts.iter().enumerate() {
-                    let Some(r) = m.op(op).results().get(i).copied().and_then(ValueId::some) else { continue };
+                    let Some(r) = m.op(op).results().get(i).copied().and_then(ValueId::some) else {
+                        continue;
+                    };
                     if contradicts(m.type_of(r), &fact.ty) {
-                        let what = format!("result {i} is stated as {:?}, but is {:?}", m.type_of(r), fact.ty);
+                        let what =
+                            format!("result {i} is stated as {:?}, but is {:?}", m.type_of(r), fact.ty);
                         self.error(Place::Op(op), what);
                     }
                 }
@@ -333,7 +352,9 @@ pub fn contradicts(a: &Type, b: &Type) -> bool {
         (Type::Tensor(a), Type::Tensor(b)) | (Type::Sparse(a), Type::Sparse(b)) => {
             a.elem != b.elem
                 || match (a.dims(), b.dims()) {
-                    (Some(x), Some(y)) => x.len() != y.len() || x.iter().zip(y).any(|(x, y)| x.surely_differs(y)),
+                    (Some(x), Some(y)) => {
+                        x.len() != y.len() || x.iter().zip(y).any(|(x, y)| x.surely_differs(y))
+                    }
                     _ => false,
                 }
         }
@@ -345,6 +366,9 @@ pub fn contradicts(a: &Type, b: &Type) -> bool {
 
 impl Module {
     fn types_known(&self, values: &[ValueId]) -> bool {
-        values.iter().filter_map(|v| v.some()).all(|v| self.value_exists(v) && self.types.contains(self.values[v].ty))
+        values
+            .iter()
+            .filter_map(|v| v.some())
+            .all(|v| self.value_exists(v) && self.types.contains(self.values[v].ty))
     }
 }

@@ -1,10 +1,10 @@
 //! `gs-opt eval`: runs a network over a data set.
 
-use crate::say;
 use crate::cli::EvalArgs;
 use crate::data::NpzWriter;
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::say;
 use crate::source::{Samples, array_of};
 use crate::{executor, files};
 use gs_algos::calibrate::inputs_of;

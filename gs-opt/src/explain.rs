@@ -1,7 +1,7 @@
 //! `gs-opt explain CODE`: what a reason code of the ledger means and what can be done.
 
-use crate::say;
 use crate::failure::{Failure, Outcome};
+use crate::say;
 use gs_algos::selector::closest;
 use gs_passes::grid::REASONS;
 
@@ -23,7 +23,11 @@ pub fn run(code: Option<&str>) -> Outcome<()> {
         None => {
             let close = closest(code, REASONS.iter().map(|r| r.code));
             let failure = Failure::new(format!("no code is named `{code}`"));
-            Err(failure.help(if close.is_empty() { "`gs-opt explain` lists all".to_owned() } else { format!("close are: {}", close.join(", ")) }))
+            Err(failure.help(if close.is_empty() {
+                "`gs-opt explain` lists all".to_owned()
+            } else {
+                format!("close are: {}", close.join(", "))
+            }))
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::failure::{Failure, Outcome};
 use crate::output::atomic_write;
 use gs_eval::Materializer;
-use gs_onnx::{ExportOptions, Materialise};
 use gs_ir::{GlobalId, Module, Registry, TensorData};
+use gs_onnx::{ExportOptions, Materialise};
 use gs_text::{PrintOptions, SourceMap, Style, Weights};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
@@ -47,14 +47,20 @@ impl Kind {
 pub fn read(path: &Path) -> Outcome<Module> {
     let mut module = match Kind::of(path)? {
         Kind::Onnx => gs_onnx::import_file(path, &Registry::builtin())?,
-        Kind::Gsir => gs_text::read_file(path, &Registry::builtin()).map_err(|e| Failure::new(e.render(style())))?,
+        Kind::Gsir => {
+            gs_text::read_file(path, &Registry::builtin()).map_err(|e| Failure::new(e.render(style())))?
+        }
         Kind::Stream => {
             let mut text = String::new();
-            io::stdin().read_to_string(&mut text).map_err(|e| Failure::new(format!("standard input: {e}")))?;
-            gs_text::parse_module(&text, Some(Path::new(".")), &Registry::builtin()).map_err(|diagnostics| {
-                let sources = SourceMap::single("<stdin>", text);
-                Failure::new(gs_text::render_all(&diagnostics, &sources, style()))
-            })?
+            io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|e| Failure::new(format!("standard input: {e}")))?;
+            gs_text::parse_module(&text, Some(Path::new(".")), &Registry::builtin()).map_err(
+                |diagnostics| {
+                    let sources = SourceMap::single("<stdin>", text);
+                    Failure::new(gs_text::render_all(&diagnostics, &sources, style()))
+                },
+            )?
         }
     };
     if module.main().is_none() {
@@ -120,7 +126,11 @@ pub fn text(module: &Module, brief: bool) -> String {
 }
 
 fn text_options(brief: bool) -> PrintOptions {
-    if brief { PrintOptions::snapshot() } else { PrintOptions { weights: Weights::Inline, ..PrintOptions::default() } }
+    if brief {
+        PrintOptions::snapshot()
+    } else {
+        PrintOptions { weights: Weights::Inline, ..PrintOptions::default() }
+    }
 }
 
 /// The contents of globals, for the exporter.

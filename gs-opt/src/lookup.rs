@@ -1,10 +1,10 @@
 //! `gs-opt passes`, `ops`, `rules`, `targets`, `explain`: looking things up. Everything shown is read from the
 //! declarations that the compiler itself reads.
 
-use crate::{say, say_part};
 use crate::cli::LookupArgs;
 use crate::failure::{Failure, Outcome};
 use crate::passes::registry;
+use crate::{say, say_part};
 use gs_algos::selector::closest;
 use gs_ir::Registry;
 use gs_ir::registry::{Arity, AttrDecl, Default as AttrDefault, OpDecl, Traits};
@@ -68,7 +68,8 @@ fn op_item(d: &OpDecl) -> Item {
     }
     if let Some(o) = &d.onnx {
         let domain = if o.domain.is_empty() { "ai.onnx" } else { o.domain };
-        let versions: Vec<String> = o.forms.iter().filter(|f| f.covered).map(|f| f.since.to_string()).collect();
+        let versions: Vec<String> =
+            o.forms.iter().filter(|f| f.covered).map(|f| f.since.to_string()).collect();
         full += &format!("  ONNX: {domain}::{}, versions {}\n", o.name, versions.join(", "));
     }
     let json = json!({
@@ -107,7 +108,11 @@ pub fn rules(args: &LookupArgs) -> Outcome<()> {
             Strictness::Codes(n) => format!("within {n} codes"),
             Strictness::Real => "equal over the reals".to_owned(),
         };
-        let rules = set.rules.iter().filter(|r| !r.reversed).map(|r| (r.name.clone(), r.doc.clone(), strict(&r.strictness)));
+        let rules = set
+            .rules
+            .iter()
+            .filter(|r| !r.reversed)
+            .map(|r| (r.name.clone(), r.doc.clone(), strict(&r.strictness)));
         let inserts = set.inserts.iter().map(|r| (r.name.clone(), r.doc.clone(), "insertion".to_owned()));
         for (name, doc, kind) in rules.chain(inserts) {
             let line = doc.lines().next().unwrap_or_default().trim().to_owned();
@@ -130,7 +135,11 @@ pub fn targets(args: &LookupArgs) -> Outcome<()> {
         let mut full = format!("{name}: {}\n  opset {} (up to {})\n", t.doc, t.opset.default, t.opset.max);
         for (op, s) in &t.op {
             let how = s.native.clone().unwrap_or_else(|| "on the integer tensor".to_owned());
-            let takes = if s.absorbs.is_empty() { String::new() } else { format!(", takes in {}", s.absorbs.join(", ")) };
+            let takes = if s.absorbs.is_empty() {
+                String::new()
+            } else {
+                format!(", takes in {}", s.absorbs.join(", "))
+            };
             full += &format!("  {op}: {how}{takes}\n");
         }
         let json = json!({"name": name, "doc": t.doc, "operators": t.op.keys().collect::<Vec<_>>()});
@@ -144,10 +153,15 @@ fn show(what: &str, args: &LookupArgs, items: Vec<Item>) -> Outcome<()> {
         if !items.iter().any(|i| i.name == *name) {
             let close = closest(name, items.iter().map(|i| i.name.as_str()));
             let failure = Failure::new(format!("no {what} is named `{name}`"));
-            return Err(if close.is_empty() { failure } else { failure.help(format!("close are: {}", close.join(", "))) });
+            return Err(if close.is_empty() {
+                failure
+            } else {
+                failure.help(format!("close are: {}", close.join(", ")))
+            });
         }
     }
-    let chosen: Vec<&Item> = items.iter().filter(|i| args.names.is_empty() || args.names.contains(&i.name)).collect();
+    let chosen: Vec<&Item> =
+        items.iter().filter(|i| args.names.is_empty() || args.names.contains(&i.name)).collect();
     if args.json {
         say!("{}", serde_json::to_string_pretty(&chosen.iter().map(|i| &i.json).collect::<Vec<_>>())?);
     } else if args.names.is_empty() {

@@ -27,7 +27,8 @@ pub fn registry() -> PassRegistry {
 /// Whatever is wrong with the request, the file or a pass.
 pub fn run(args: &PassArgs) -> Outcome<()> {
     let Some(file) = &args.file else {
-        return Err(Failure::usage("a file is needed").help("gs-opt FILE --pass=PIPELINE -o OUT; `gs-opt --help` shows all"));
+        return Err(Failure::usage("a file is needed")
+            .help("gs-opt FILE --pass=PIPELINE -o OUT; `gs-opt --help` shows all"));
     };
     let pipeline = Pipeline::parse(&args.pipeline)?;
     let registry = registry();
@@ -175,7 +176,8 @@ impl<'a> Show<'a> {
         let (Some(path), Some(before)) = (&self.args.reproducer, &self.before) else { return failure };
         let text = format!("// gs-opt {} --pass='{}'\n{before}", path.display(), self.rest);
         match std::fs::write(path, text) {
-            Ok(()) => failure.help(format!("{} holds the module before the pass and the command to run", path.display())),
+            Ok(()) => failure
+                .help(format!("{} holds the module before the pass and the command to run", path.display())),
             Err(e) => failure.help(format!("the reproducer could not be written: {}: {e}", path.display())),
         }
     }

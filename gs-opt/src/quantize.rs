@@ -1,11 +1,11 @@
 //! `gs-opt quantize`: the whole way from a trained network to a deployed one.
 
-use crate::say;
 use crate::cli::{Engine, FormArg, QuantizeArgs};
 use crate::eval::{run_in_integers, score};
 use crate::failure::{Failure, Outcome};
 use crate::passes::registry;
 use crate::progress::Progress;
+use crate::say;
 use crate::source::Samples;
 use crate::{executor, files, output};
 use gs_algos::ledger::{Fate, Ledger};
@@ -42,8 +42,8 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let mut module = float.clone();
     let mut report = instrument(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
     let mut integers = module.clone();
-    let lowered =
-        gs_algos::deploy::to_integers(&mut integers, &args.target).map_err(|e| Failure::new(e.to_string()))?;
+    let lowered = gs_algos::deploy::to_integers(&mut integers, &args.target)
+        .map_err(|e| Failure::new(e.to_string()))?;
     report.absorb(lowered);
     let ledger = Ledger::of(&float, &integers);
     let ratio = signal_to_noise(&float, &integers, executor.as_ref(), &samples, &mut progress)?;
@@ -156,7 +156,11 @@ fn signal_to_noise(
         }
         Ok(())
     })?;
-    Ok(names.into_iter().zip(sums).map(|(n, (signal, noise))| (n, 10.0 * (signal / noise.max(1e-300)).log10())).collect())
+    Ok(names
+        .into_iter()
+        .zip(sums)
+        .map(|(n, (signal, noise))| (n, 10.0 * (signal / noise.max(1e-300)).log10()))
+        .collect())
 }
 
 fn print_ledger(ledger: &Ledger) {
@@ -179,7 +183,12 @@ fn print_ledger(ledger: &Ledger) {
     for line in ledger.lines.iter().filter(|l| matches!(l.fate, Fate::Kept | Fate::Lost)) {
         say!("  kept: {} \"{}\": {}", line.op, line.name, line.reason);
     }
-    say!("multiply-adds in integers: {:.2} %  ({} of {})", 100.0 * ledger.coverage(), ledger.integer_multiply_adds, ledger.multiply_adds);
+    say!(
+        "multiply-adds in integers: {:.2} %  ({} of {})",
+        100.0 * ledger.coverage(),
+        ledger.integer_multiply_adds,
+        ledger.multiply_adds
+    );
 }
 
 fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, ratio: &[(String, f64)]) -> Outcome<()> {
@@ -212,7 +221,9 @@ fn print_result(args: &QuantizeArgs, ratio: &[(String, f64)]) -> Outcome<()> {
         args.model.display()
     );
     if args.output.extension().is_some_and(|e| e == "onnx") {
-        say!("\nto run it (onnxruntime 1.17 or later; the default optimisation level fuses it into integer operators):");
+        say!(
+            "\nto run it (onnxruntime 1.17 or later; the default optimisation level fuses it into integer operators):"
+        );
         say!("  import onnxruntime");
         say!("  session = onnxruntime.InferenceSession({:?})", args.output.display().to_string());
         say!("  outputs = session.run(None, {{session.get_inputs()[0].name: batch}})");

@@ -21,7 +21,12 @@ impl Samples {
     ///
     /// # Errors
     /// A wrong spec, missing or damaged files, preprocessing that does not fit.
-    pub fn open(spec: &str, limit: Option<usize>, preprocess: &PreprocessArgs, module: &Module) -> Outcome<Self> {
+    pub fn open(
+        spec: &str,
+        limit: Option<usize>,
+        preprocess: &PreprocessArgs,
+        module: &Module,
+    ) -> Outcome<Self> {
         let inputs = input_names(module);
         let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let preprocess = preprocessing(preprocess, module)?;
@@ -120,8 +125,9 @@ pub fn dtype_of(elem: ElemType) -> Option<DType> {
 /// # Errors
 /// Element types that arrays do not have.
 pub fn array_of(name: &str, tensor: &Tensor) -> Outcome<NamedArray> {
-    let dtype = dtype_of(tensor.elem())
-        .ok_or_else(|| Failure::new(format!("output `{name}` is {}, which .npz files do not have", tensor.elem())))?;
+    let dtype = dtype_of(tensor.elem()).ok_or_else(|| {
+        Failure::new(format!("output `{name}` is {}, which .npz files do not have", tensor.elem()))
+    })?;
     let literal = tensor.literal();
     let bytes = literal.data.bytes().map(|b| b.to_vec()).unwrap_or_default();
     Ok(NamedArray { name: Some(name.to_owned()), dtype, shape: tensor.dims().to_vec(), bytes })

@@ -50,15 +50,35 @@ pub struct ReasonDoc {
 
 /// Every reason for which an operation stays in float.
 pub const REASONS: &[ReasonDoc] = &[
-    doc("no-integer-form", "the target has no integer form of the operator", "write it with operators that `gs-opt targets` lists, or accept that it runs in float"),
+    doc(
+        "no-integer-form",
+        "the target has no integer form of the operator",
+        "write it with operators that `gs-opt targets` lists, or accept that it runs in float",
+    ),
     doc("excluded", "the configuration keeps the layer in float", "remove it from `exclude`"),
-    doc("region", "the operation carries graphs of its own (If, Loop, Scan)", "nothing: branches and loops run in float"),
+    doc(
+        "region",
+        "the operation carries graphs of its own (If, Loop, Scan)",
+        "nothing: branches and loops run in float",
+    ),
     doc("element-type", "an operand is not f32", "convert the network to f32 before quantising"),
     doc("computed-bias", "the bias depends on the input of the network", "use a constant bias"),
-    doc("computed-weight", "the weight depends on the input of the network", "use a constant weight, or a matmul of two activations"),
-    doc("constant-operand", "an operand of an element-wise operation is a constant", "fold the constant into a neighbouring layer, or accept that it runs in float"),
+    doc(
+        "computed-weight",
+        "the weight depends on the input of the network",
+        "use a constant weight, or a matmul of two activations",
+    ),
+    doc(
+        "constant-operand",
+        "an operand of an element-wise operation is a constant",
+        "fold the constant into a neighbouring layer, or accept that it runs in float",
+    ),
     doc("axis", "the integer form exists for another axis only", "transpose so that the axis fits"),
-    doc("gemm-form", "gemm with alpha or beta other than 1, or transposed data", "fold the factors into the weight"),
+    doc(
+        "gemm-form",
+        "gemm with alpha or beta other than 1, or transposed data",
+        "fold the factors into the weight",
+    ),
     doc("pad-value", "padding with a value other than zero", "pad with zero"),
     doc("pool-form", "average pooling with dilations or ceil_mode", "use whole windows"),
     doc("softmax-form", "softmax of an old opset over several axes at once", "flatten before it"),
@@ -181,7 +201,9 @@ fn part_of(
 ) -> Part {
     let float = |code, text: String| Part::Float(Reason { code, text });
     let name = m.opaque_name(op).unwrap_or(m.op_name(op));
-    if m.op(op).operand_count() > 0 && m.op(op).results().iter().filter_map(|v| v.some()).all(|v| weight_only(m, v)) {
+    if m.op(op).operand_count() > 0
+        && m.op(op).results().iter().filter_map(|v| v.some()).all(|v| weight_only(m, v))
+    {
         return Part::Weights;
     }
     if m.decl(op).traits.has(Traits::QUANTISER) || m.is(op, "dequantize") {
@@ -194,7 +216,11 @@ fn part_of(
         return Part::Absorbed { into };
     }
     let Some(support) = target.support(m.op_name(op)) else {
-        let hint = target.rewrite.get(m.op_name(op)).map(|h| format!("; it could be written as {h}")).unwrap_or_default();
+        let hint = target
+            .rewrite
+            .get(m.op_name(op))
+            .map(|h| format!("; it could be written as {h}"))
+            .unwrap_or_default();
         return float("no-integer-form", format!("{name} has no integer form on {}{hint}", target.name));
     };
     if !selected(op) {
@@ -252,7 +278,10 @@ fn misfit(m: &Module, op: OpId, support: &OpSupport, target: &Target) -> Option<
             return reason("computed-bias", format!("{name} has a bias that is computed, not a weight"));
         }
         let weight = matches!(o.role, QRole::Weight);
-        if weight && matches!(name, "conv" | "conv_transpose" | "gemm") && !weight_only(m, behind_quantisers(m, v)) {
+        if weight
+            && matches!(name, "conv" | "conv_transpose" | "gemm")
+            && !weight_only(m, behind_quantisers(m, v))
+        {
             return reason("computed-weight", format!("{name} has a weight that is computed from its input"));
         }
         let constant_data = matches!(o.role, QRole::Data | QRole::Same) && weight_only(m, v);
@@ -265,14 +294,30 @@ fn misfit(m: &Module, op: OpId, support: &OpSupport, target: &Target) -> Option<
         let found = attrs.int("axis", axis);
         let normal = |a: i64| rank.map(|r| if a < 0 { a + r as i64 } else { a });
         if normal(found) != normal(axis) || normal(axis).is_none() {
-            return reason("axis", format!("{name} runs in integers on {} only over axis {axis}; here it is {found}", target.name));
+            return reason(
+                "axis",
+                format!(
+                    "{name} runs in integers on {} only over axis {axis}; here it is {found}",
+                    target.name
+                ),
+            );
         }
     }
     match name {
-        "gemm" if attrs.float("alpha", 1.0) != 1.0 || attrs.float("beta", 1.0) != 1.0 || attrs.bool("trans_a", false) => {
-            reason("gemm-form", "gemm runs in integers only with alpha = beta = 1 and no transposed data".to_owned())
+        "gemm"
+            if attrs.float("alpha", 1.0) != 1.0
+                || attrs.float("beta", 1.0) != 1.0
+                || attrs.bool("trans_a", false) =>
+        {
+            reason(
+                "gemm-form",
+                "gemm runs in integers only with alpha = beta = 1 and no transposed data".to_owned(),
+            )
         }
-        "pad" if attrs.float("value", 0.0) != 0.0 || attrs.str("mode").is_some_and(|s| s != "constant" && s != "reflect" && s != "edge") => {
+        "pad"
+            if attrs.float("value", 0.0) != 0.0
+                || attrs.str("mode").is_some_and(|s| s != "constant" && s != "reflect" && s != "edge") =>
+        {
             reason("pad-value", "padding with another value than 0 leaves the grid of its input".to_owned())
         }
         "average_pool" if attrs.ints("dilations").is_some() || attrs.bool("ceil_mode", false) => {
@@ -280,7 +325,11 @@ fn misfit(m: &Module, op: OpId, support: &OpSupport, target: &Target) -> Option<
         }
         "softmax" if attrs.bool("legacy", false) => {
             let two = m.op(op).operand(0).and_then(|v| m.type_of(v).as_tensor()?.rank()) == Some(2);
-            if two { None } else { reason("softmax-form", "softmax of an old opset over several axes at once".to_owned()) }
+            if two {
+                None
+            } else {
+                reason("softmax-form", "softmax of an old opset over several axes at once".to_owned())
+            }
         }
         _ => None,
     }
@@ -313,7 +362,9 @@ impl Analysis<'_> {
     fn keeps_grid(&self, op: OpId) -> bool {
         match self.parts.get(&op) {
             Some(Part::Moves) => true,
-            Some(Part::Quantises) => !self.module.op(op).operand(0).is_some_and(|v| weight_only(self.module, v)),
+            Some(Part::Quantises) => {
+                !self.module.op(op).operand(0).is_some_and(|v| weight_only(self.module, v))
+            }
             _ => false,
         }
     }
@@ -334,12 +385,15 @@ impl Analysis<'_> {
 
     fn classes(mut self, graph: GraphId) -> Grids {
         let m = self.module;
-        let mut out = Grids { parts: FxHashMap::default(), class_of: FxHashMap::default(), classes: Vec::new() };
+        let mut out =
+            Grids { parts: FxHashMap::default(), class_of: FxHashMap::default(), classes: Vec::new() };
         // Members in order of definition: constants first met as operands, parameters, results.
         let mut members: Vec<(ValueId, bool)> = m.graph(graph).params().iter().map(|&v| (v, true)).collect();
         for op in m.ops_in(graph) {
             if self.parts.get(&op) == Some(&Part::Moves) {
-                members.extend(self.gridded(op).filter(|&(v, _)| m.as_global(v).is_some()).map(|(v, _)| (v, true)));
+                members.extend(
+                    self.gridded(op).filter(|&(v, _)| m.as_global(v).is_some()).map(|(v, _)| (v, true)),
+                );
             }
             let keeps = self.keeps_grid(op);
             members.extend(m.op(op).results().iter().filter_map(|v| v.some()).map(|v| (v, !keeps)));

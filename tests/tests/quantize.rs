@@ -115,14 +115,17 @@ fn visual_wake_words() {
     assert_eq!((ledger.coverage(), ledger.count(Fate::Lost)), (1.0, 0));
     executors_agree(&stages, &samples);
     portable_form_is_the_same_network(&stages, &samples);
-    // Its dead channels have tiny weights beside large biases, which do not fit 32 bits on the weight's own grid.
+    // Some channels have weights so small beside their bias that it does not fit 32 bits on their own grid.
     let raised = stages.report.notes.iter().filter(|n| n.contains("was raised")).count();
     assert!(raised > 0, "{:?}", stages.report.notes);
     let x = inputs(&stages.float, &samples, COMPARED);
     let fast = runtime(2);
-    let (worst, _) = difference(&outputs(&fast, &stages.integers, &x), &outputs(&fast, &stages.frozen, &x));
+    let integers = outputs(&fast, &stages.integers, &x);
     // Probabilities on a grid of 256.
-    assert!(worst <= 4.0 / 256.0, "{worst}");
+    for (name, other) in [("frozen", &stages.frozen), ("float", &stages.float)] {
+        let (worst, _) = difference(&integers, &outputs(&fast, other, &x));
+        assert!(worst <= 3.0 / 256.0, "{name}: {worst}");
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use gs_fuzz::bodies;
 use gs_fuzz::mutate::{Rng, changed, truncated};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,19 +62,22 @@ fn run(name: &str, target: fn(&[u8]), time: Duration, seed: u64) -> io::Result<u
     let current = found.join(format!("{name}.current"));
     let corpus = read_all(&here.join("corpus").join(name))?;
     panic::set_hook(Box::new(|info| {
-        let place = info.location().map_or_else(|| "unknown".to_owned(), |l| format!("{}:{}", l.file(), l.line()));
+        let place =
+            info.location().map_or_else(|| "unknown".to_owned(), |l| format!("{}:{}", l.file(), l.line()));
         let said = info.payload_as_str().unwrap_or("").to_owned();
         LAST.set((place, said));
     }));
 
+    let mut at_work = File::create(&current)?;
     let mut rng = Rng::new(seed);
     let mut pool = corpus.clone();
     let mut findings: BTreeMap<String, (Vec<u8>, String)> = BTreeMap::new();
     let (start, mut runs, mut slowest) = (Instant::now(), 0_u64, Duration::ZERO);
     while start.elapsed() < time {
         let Some(base) = rng.pick(&pool).cloned() else { break };
-        let input = if rng.below(20) == 0 { truncated(&mut rng, &base) } else { changed(&mut rng, &base, &corpus) };
-        std::fs::write(&current, &input)?;
+        let input =
+            if rng.below(20) == 0 { truncated(&mut rng, &base) } else { changed(&mut rng, &base, &corpus) };
+        note(&mut at_work, &input)?;
         let began = Instant::now();
         let panicked = place_of_panic(target, &input);
         let took = began.elapsed();
@@ -95,6 +99,13 @@ fn run(name: &str, target: fn(&[u8]), time: Duration, seed: u64) -> io::Result<u
     }
     std::fs::remove_file(&current)?;
     Ok(findings.len())
+}
+
+/// Writes the input to a file that stays open: to open it each time takes longer than most runs.
+fn note(file: &mut File, input: &[u8]) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(input)?;
+    file.set_len(input.len() as u64)
 }
 
 fn read_all(folder: &Path) -> io::Result<Vec<Vec<u8>>> {

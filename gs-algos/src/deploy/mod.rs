@@ -16,8 +16,8 @@ use gs_passes::passes::{fold_constants, merge_constants, merge_equal, remove_dea
 use gs_passes::rules::{GreedyOptions, NoEnv, Remark, RuleSet, explain, greedy};
 use gs_passes::target::{self, Target};
 use gs_text::gsr::Strictness;
-use serde::{Deserialize, Serialize};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The lowering rules of the target `ort-cpu`.
@@ -43,7 +43,9 @@ pub enum DeployError {
     #[error(transparent)]
     Target(#[from] TargetLookupError),
     /// It was instrumented for another target.
-    #[error("the module was instrumented for target `{before}`, whose grids do not suit `{wanted}`; apply the algorithm again with target={wanted}")]
+    #[error(
+        "the module was instrumented for target `{before}`, whose grids do not suit `{wanted}`; apply the algorithm again with target={wanted}"
+    )]
     OtherTarget {
         /// What it was instrumented for.
         before: String,
@@ -125,7 +127,12 @@ fn lowering(target: &Target) -> Result<RuleSet, PassError> {
 }
 
 fn run(module: &mut Module, rules: &RuleSet) -> PassReport {
-    let stats = greedy(module, rules, &GreedyOptions { leave: Strictness::Codes(1), ..GreedyOptions::default() }, &NoEnv);
+    let stats = greedy(
+        module,
+        rules,
+        &GreedyOptions { leave: Strictness::Codes(1), ..GreedyOptions::default() },
+        &NoEnv,
+    );
     let mut report = PassReport::counting(stats.by_rule.iter().map(|(rule, n)| (rule.as_str(), *n as usize)));
     let refused = stats.refused.iter().map(|r| format!("rule {} at {}: {}", r.rule, r.op, r.reason));
     report.notes.extend(refused.chain(stats.limit.map(|l| format!("{}: {l}", rules.name))));

@@ -55,7 +55,8 @@ pub struct LayerConfig {
 
 impl Default for SimQatConfig {
     fn default() -> Self {
-        let common = TensorConfig { bits: 8, signed: None, symmetric: false, narrow_range: false, per_channel: false };
+        let common =
+            TensorConfig { bits: 8, signed: None, symmetric: false, narrow_range: false, per_channel: false };
         Self {
             target: "ort-cpu".to_owned(),
             act: common,
@@ -143,7 +144,10 @@ mod tests {
         assert!(error.contains("bitz") && error.contains("exclude"), "{error}");
         let error = parse("observer = \"median\"").unwrap_err().to_string();
         assert!(error.contains("minmax"), "{error}");
-        let config = SimQatConfig { act: TensorConfig { bits: 9, ..SimQatConfig::default().act }, ..Default::default() };
+        let config = SimQatConfig {
+            act: TensorConfig { bits: 9, ..SimQatConfig::default().act },
+            ..Default::default()
+        };
         assert_eq!(config.check(), Err(ConfigError::Bits { key: "act.bits".into(), bits: 9 }));
         assert_eq!(SimQatConfig::default().check(), Ok(()));
     }

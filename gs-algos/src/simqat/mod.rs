@@ -83,7 +83,8 @@ impl SimQat {
         }
         note_kept(module, &env.grids);
         module.meta.target = Some(target.name.clone());
-        let of_rule = |names: &[&str]| report.placed.iter().filter(|p| names.contains(&p.rule.as_str())).count();
+        let of_rule =
+            |names: &[&str]| report.placed.iter().filter(|p| names.contains(&p.rule.as_str())).count();
         Ok(PassReport::counting([
             ("weight quantisers inserted", of_rule(&["weight_fake_quant"])),
             ("activation quantisers inserted", of_rule(&["activation_fake_quant"])),
@@ -117,7 +118,12 @@ struct Env<'c> {
 }
 
 impl<'c> Env<'c> {
-    fn new(module: &Module, graph: GraphId, target: &Target, config: &'c SimQatConfig) -> Result<Self, SimQatError> {
+    fn new(
+        module: &Module,
+        graph: GraphId,
+        target: &Target,
+        config: &'c SimQatConfig,
+    ) -> Result<Self, SimQatError> {
         let select = |key: &str, selector: &str| {
             let found = selector::select(module, selector);
             let found = found.map_err(|error| SimQatError::Selector { key: key.to_owned(), error })?;
@@ -215,7 +221,9 @@ impl RuleEnv for Env<'_> {
         // Settings of weights are those of the layer that reads them; a layer may be named by its result.
         match site {
             Site::Op(op) => self.weight_cfg(module, op, key),
-            Site::Value(value) if key.starts_with("weight_") => self.weight_cfg(module, module.producer(value)?, key),
+            Site::Value(value) if key.starts_with("weight_") => {
+                self.weight_cfg(module, module.producer(value)?, key)
+            }
             Site::Value(value) => self.act_cfg(module, value, key),
         }
     }

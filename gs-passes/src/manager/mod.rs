@@ -164,7 +164,9 @@ impl PassRegistry {
     fn make_step(&self, step: &Step) -> Result<Box<dyn Pass>, RunError> {
         let Some((info, make)) = self.passes.get(step.name.as_str()) else {
             let mut close: Vec<&str> = self.passes.keys().copied().collect();
-            close.sort_by(|a, b| strsim::jaro_winkler(&step.name, b).total_cmp(&strsim::jaro_winkler(&step.name, a)));
+            close.sort_by(|a, b| {
+                strsim::jaro_winkler(&step.name, b).total_cmp(&strsim::jaro_winkler(&step.name, a))
+            });
             close.truncate(3);
             return Err(RunError::UnknownPass { name: step.name.clone(), close: close.join("`, `") });
         };
@@ -293,7 +295,8 @@ impl PassManager<'_> {
             self.check_phase(info, Phase::of(module))?;
             watch(Event::Before { step, rest: Pipeline { steps: pipeline.steps[i..].to_vec() }, module });
             let start = Instant::now();
-            let report = pass.run(module, context).map_err(|error| RunError::Pass { pass: info.name, error })?;
+            let report =
+                pass.run(module, context).map_err(|error| RunError::Pass { pass: info.name, error })?;
             let time = start.elapsed();
             if self.verify_each {
                 gs_ir::verify(module).map_err(|errors| broken(info.name, module, &errors))?;
@@ -314,7 +317,11 @@ impl PassManager<'_> {
         let makers: Vec<&str> = wanted
             .flat_map(|p| self.registry.iter().filter(move |i| i.produces == Some(*p)).map(|i| i.name))
             .collect();
-        let hint = if makers.is_empty() { String::new() } else { format!("; run `{}` first", makers.join("` or `")) };
+        let hint = if makers.is_empty() {
+            String::new()
+        } else {
+            format!("; run `{}` first", makers.join("` or `"))
+        };
         Err(RunError::Phase { pass: info.name, accepts: accepts.join(" or "), found, hint })
     }
 }
@@ -328,8 +335,15 @@ fn check_needs(pass: &dyn Pass, context: &PassContext<'_>) -> Result<(), RunErro
     for data in needs.data {
         if !context.data.contains_key(&data) {
             let known: Vec<&str> = context.data.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "none is given".to_owned() } else { format!("given: {}", known.join(", ")) };
-            return Err(RunError::Missing { pass: name, what: format!("the data source `{data}` ({known}; `--data {data}=SPEC`)") });
+            let known = if known.is_empty() {
+                "none is given".to_owned()
+            } else {
+                format!("given: {}", known.join(", "))
+            };
+            return Err(RunError::Missing {
+                pass: name,
+                what: format!("the data source `{data}` ({known}; `--data {data}=SPEC`)"),
+            });
         }
     }
     Ok(())

@@ -211,7 +211,10 @@ impl Parser<'_> {
         }
     }
 
-    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+    fn nested<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, PipelineError>,
+    ) -> Result<T, PipelineError> {
         self.depth += 1;
         if self.depth > Self::DEPTH {
             return Err(self.error("options are nested too deeply"));

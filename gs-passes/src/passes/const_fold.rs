@@ -4,7 +4,8 @@
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_ir::registry::Traits;
 use gs_ir::{
-    Dim, ElemType, GlobalId, Init, Knowledge, Literal, Module, NewGlobal, OpId, Phase, Rewriter, Role, ValueId,
+    Dim, ElemType, GlobalId, Init, Knowledge, Literal, Module, NewGlobal, OpId, Phase, Rewriter, Role,
+    ValueId,
 };
 use smallvec::SmallVec;
 
@@ -104,7 +105,9 @@ fn constant_name(m: &Module, op: OpId) -> String {
     }
     let weight = data.operand(0).and_then(|v| m.as_global(v)).map(|g| m.str(m.global(g).name));
     let base = |w: &str| match w.rsplit_once('.') {
-        Some((base, number)) if !base.is_empty() && number.chars().all(|c| c.is_ascii_digit()) => base.to_owned(),
+        Some((base, number)) if !base.is_empty() && number.chars().all(|c| c.is_ascii_digit()) => {
+            base.to_owned()
+        }
         _ => w.to_owned(),
     };
     weight.map_or_else(|| m.label(op).to_owned(), base)
@@ -122,7 +125,13 @@ fn known(rewriter: &mut Rewriter<'_>, op: OpId) -> Option<GlobalId> {
     let values: Vec<i64> = known.elems.iter().map(Dim::as_const).collect::<Option<_>>()?;
     let bytes: Vec<u8> = match tensor.elem {
         ElemType::I64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ElemType::I32 => values.iter().map(|&v| i32::try_from(v).ok()).collect::<Option<Vec<_>>>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ElemType::I32 => values
+            .iter()
+            .map(|&v| i32::try_from(v).ok())
+            .collect::<Option<Vec<_>>>()?
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect(),
         _ => return None,
     };
     let dims: Vec<i64> = if known.scalar { vec![] } else { vec![values.len() as i64] };

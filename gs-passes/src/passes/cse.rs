@@ -3,7 +3,8 @@
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_ir::registry::Traits;
 use gs_ir::{
-    AttrsId, GlobalId, GraphId, Init, Module, OpId, OpKind, Phase, Rewriter, Role, TensorData, Type, TypeId, ValueId,
+    AttrsId, GlobalId, GraphId, Init, Module, OpId, OpKind, Phase, Rewriter, Role, TensorData, Type, TypeId,
+    ValueId,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -24,7 +25,10 @@ impl Pass for Cse {
 
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         let constants = merge_constants(module);
-        Ok(PassReport::counting([("operations merged", merge_equal(module)), ("constants merged", constants)]))
+        Ok(PassReport::counting([
+            ("operations merged", merge_equal(module)),
+            ("constants merged", constants),
+        ]))
     }
 }
 

@@ -75,4 +75,3 @@ fn remove_dead_globals(rewriter: &mut Rewriter<'_>) -> usize {
 fn is_updated(module: &Module, global: GlobalId) -> bool {
     module.entries().iter().any(|&g| module.graph(g).updates().any(|(u, _)| u == global))
 }
-

@@ -28,7 +28,9 @@ impl Pass for Infer {
         if misfits.is_empty() {
             return Ok(PassReport::default());
         }
-        let describe = |m: &gs_ir::infer::Misfit| format!("{} \"{}\": {}", module.op_name(m.op), module.label(m.op), m.error);
+        let describe = |m: &gs_ir::infer::Misfit| {
+            format!("{} \"{}\": {}", module.op_name(m.op), module.label(m.op), m.error)
+        };
         Err(Box::new(Misfits(misfits.iter().map(describe).collect())))
     }
 }

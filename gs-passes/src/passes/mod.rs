@@ -5,12 +5,14 @@ mod cse;
 mod dce;
 mod infer;
 mod rewrite;
+mod saturate;
 
 pub use const_fold::{ConstFold, fold_constants};
 pub use cse::{Cse, merge_constants, merge_equal};
 pub use dce::{Dce, remove_dead};
 pub use infer::Infer;
 pub use rewrite::{Canonicalize, FoldBn, QDQ_RULES, SHIPPED_RULES};
+pub use saturate::Saturate;
 
 use crate::manager::{Pass, PassRegistry, read_options};
 use serde::Deserialize;
@@ -38,4 +40,5 @@ pub fn register(registry: &mut PassRegistry) {
     plain!(registry, ConstFold);
     plain!(registry, Canonicalize);
     plain!(registry, FoldBn);
+    plain!(registry, Saturate);
 }

@@ -25,10 +25,16 @@ pub const SHIPPED_RULES: &[(&str, &str)] = &[
 ];
 
 /// Runs a shipped rule file with the greedy driver.
-fn run(name: &str, text: &str, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+fn run(
+    name: &str,
+    text: &str,
+    module: &mut Module,
+    context: &mut PassContext<'_>,
+) -> Result<PassReport, PassError> {
     let rules = RuleSet::parse(name, text, module.registry(), &RuleFunctions::builtin())
         .map_err(|d| gs_text::render_all(&d, &SourceMap::single(name, text), Style::Plain))?;
-    let options = GreedyOptions { max_rewrites: context.fuel, leave: Strictness::Real, ..GreedyOptions::default() };
+    let options =
+        GreedyOptions { max_rewrites: context.fuel, leave: Strictness::Real, ..GreedyOptions::default() };
     let stats = greedy(module, &rules, &options, &NoEnv);
     if let Some(fuel) = &mut context.fuel {
         *fuel = fuel.saturating_sub(stats.rewrites);
@@ -111,6 +117,8 @@ fn why_not_folded(m: &Module, op: OpId) -> String {
         Some(p) if m.value(input).uses().len() > 1 => {
             format!("the result of {} \"{}\" before it is read elsewhere too", m.op_name(p), m.label(p))
         }
-        Some(p) => format!("{} \"{}\" before it has no constant weight to fold into", m.op_name(p), m.label(p)),
+        Some(p) => {
+            format!("{} \"{}\" before it has no constant weight to fold into", m.op_name(p), m.label(p))
+        }
     }
 }

@@ -82,7 +82,11 @@ impl<'m> Planner<'m> {
         ops
     }
 
-    fn try_stages(&mut self, ops: &[OpId], refused: &FxHashSet<OpId>) -> Result<Result<Vec<Stage>, OpId>, ExecError> {
+    fn try_stages(
+        &mut self,
+        ops: &[OpId],
+        refused: &FxHashSet<OpId>,
+    ) -> Result<Result<Vec<Stage>, OpId>, ExecError> {
         let mut stages = Vec::new();
         let mut group: Vec<OpId> = Vec::new();
         for &op in ops {
@@ -99,7 +103,11 @@ impl<'m> Planner<'m> {
     }
 
     /// Makes a segment of the operations gathered so far. An error names an operation that no kernel runs.
-    fn close(&mut self, group: &mut Vec<OpId>, stages: &mut Vec<Stage>) -> Result<Result<(), OpId>, ExecError> {
+    fn close(
+        &mut self,
+        group: &mut Vec<OpId>,
+        stages: &mut Vec<Stage>,
+    ) -> Result<Result<(), OpId>, ExecError> {
         if group.is_empty() {
             return Ok(Ok(()));
         }
@@ -207,14 +215,20 @@ impl<'m> Planner<'m> {
         let slots: Vec<Option<&Slot>> = owned.iter().map(Option::as_ref).collect();
         let write = m.op(op).result();
         let Some(result) = self.slot(write) else { return Ok(None) };
-        let reads: Vec<ValueId> = operands.iter().flatten().copied().filter(|&v| m.as_global(v).is_none()).collect();
+        let reads: Vec<ValueId> =
+            operands.iter().flatten().copied().filter(|&v| m.as_global(v).is_none()).collect();
         let symbols = |s: SymbolId| self.symbols.get(&s).copied();
         if m.decl(op).traits.has(Traits::MOVES) {
             let batch = reads.first().and_then(|&v| self.batch_symbol(v));
             let moves = Moves::follow(m, op, &slots, &constants, &result, &symbols, batch);
             // Sources are numbered by operand place; reads leave constants out, so both must agree.
             let aligned = operands.iter().take(reads.len()).zip(&reads).all(|(o, r)| *o == Some(*r));
-            return Ok(moves.filter(|_| aligned).map(|moves| Draft { recipe: Recipe::Moves, moves: Some(moves), reads, write }));
+            return Ok(moves.filter(|_| aligned).map(|moves| Draft {
+                recipe: Recipe::Moves,
+                moves: Some(moves),
+                reads,
+                write,
+            }));
         }
         let site = Site { module: m, op, slots, constants, result: &result };
         Ok(choose(&site).map(|recipe| Draft { recipe, moves: None, reads, write }))
@@ -255,8 +269,10 @@ impl<'m> Planner<'m> {
         let Recipe::Add(limits) = drafts[at].recipe else { return false };
         let &[a, b] = drafts[at].reads.as_slice() else { return false };
         for (value, other) in [(b, a), (a, b)] {
-            let plain = |r: &Recipe| matches!(r, Recipe::Conv { clip, .. } if *clip == crate::kernels::NO_CLIP);
-            let found = drafts[..at].iter().position(|d| d.write == value && plain(&d.recipe) && d.reads.len() == 1);
+            let plain =
+                |r: &Recipe| matches!(r, Recipe::Conv { clip, .. } if *clip == crate::kernels::NO_CLIP);
+            let found =
+                drafts[..at].iter().position(|d| d.write == value && plain(&d.recipe) && d.reads.len() == 1);
             if value == other || !self.only_read_here(value, inside) {
                 continue;
             }
@@ -341,8 +357,10 @@ impl<'m> Planner<'m> {
         let m = self.module;
         let op = m.producer(d.write)?;
         let operands: Vec<Option<ValueId>> = m.op(op).operands().collect();
-        let constants: Vec<Option<Tensor>> = operands.iter().map(|v| v.and_then(|v| self.constants.get(&v).cloned())).collect();
-        let read: Vec<Option<&Slot>> = operands.iter().map(|v| v.and_then(|v| index.get(&v)).map(|&i| &slots[i])).collect();
+        let constants: Vec<Option<Tensor>> =
+            operands.iter().map(|v| v.and_then(|v| self.constants.get(&v).cloned())).collect();
+        let read: Vec<Option<&Slot>> =
+            operands.iter().map(|v| v.and_then(|v| index.get(&v)).map(|&i| &slots[i])).collect();
         let batch = d.reads.first().and_then(|&v| self.batch_symbol(v));
         let symbols = |s: SymbolId| self.symbols.get(&s).copied();
         Moves::follow(m, op, &read, &constants, &slots[index[&d.write]], &symbols, batch)

@@ -73,7 +73,9 @@ impl Kernel {
                 Kernel::LinearQ(LinearQ::new(kernels, shape, x, weights, out)?, out)
             }
             Recipe::Pool { window: w, kind } => {
-                let Some(&x) = reads.first().and_then(|s| s.image()) else { return Err(KernelError::OutputType) };
+                let Some(&x) = reads.first().and_then(|s| s.image()) else {
+                    return Err(KernelError::OutputType);
+                };
                 let shape = PoolShape {
                     x,
                     kernel: w.kernel,
@@ -181,7 +183,8 @@ impl Kernel {
         match self {
             Kernel::ConvF32(conv) => {
                 let (x, y) = (x.floats()?, y.floats()?);
-                let residual = reads.get(1).map(|r| r.floats()).transpose()?.zip(slots.get(1).map(|s| s.len()));
+                let residual =
+                    reads.get(1).map(|r| r.floats()).transpose()?.zip(slots.get(1).map(|s| s.len()));
                 for i in 0..n {
                     let r = residual.map(|(r, l)| &r[i * l..(i + 1) * l]);
                     conv.run(&x[i * lx..(i + 1) * lx], r, &mut y[i * ly..(i + 1) * ly], scratch)?;
@@ -207,7 +210,9 @@ impl Kernel {
                 linear.run_f32(&x.bytes()?[..n * lx], &mut y.floats()?[..n * ly], scratch)
             }
             Kernel::Moves(moves) => run_moves(moves, n, reads, slots, &mut y, result),
-            Kernel::Softmax(row) => k::softmax(kernels, &x.floats()?[..n * lx], *row, &mut y.floats()?[..n * ly]),
+            Kernel::Softmax(row) => {
+                k::softmax(kernels, &x.floats()?[..n * lx], *row, &mut y.floats()?[..n * ly])
+            }
             Kernel::SoftmaxQ { row, x: grid, out } => {
                 k::qlinear_softmax(&x.bytes()?[..n * lx], grid, *row, &mut y.bytes()?[..n * ly], out)
             }
@@ -238,14 +243,33 @@ impl Kernel {
                 return k::max_pool(kernels, shape, &x.floats()?[whole_x], &mut y.floats()?[whole_y]);
             }
             Kernel::Pool(shape, PoolKind::MaxCodes(code)) => {
-                return k::max_pool_codes(kernels, shape, *code, &x.bytes()?[whole_x], &mut y.bytes()?[whole_y]);
+                return k::max_pool_codes(
+                    kernels,
+                    shape,
+                    *code,
+                    &x.bytes()?[whole_x],
+                    &mut y.bytes()?[whole_y],
+                );
             }
             Kernel::Pool(shape, PoolKind::Average { count_pads }) => {
-                return k::average_pool(kernels, shape, *count_pads, &x.floats()?[whole_x], &mut y.floats()?[whole_y]);
+                return k::average_pool(
+                    kernels,
+                    shape,
+                    *count_pads,
+                    &x.floats()?[whole_x],
+                    &mut y.floats()?[whole_y],
+                );
             }
             Kernel::Pool(shape, PoolKind::AverageCodes { count_pads, x: grid, out }) => {
                 let x = (&x.bytes()?[whole_x], grid);
-                return k::qlinear_average_pool(kernels, shape, *count_pads, x, &mut y.bytes()?[whole_y], out);
+                return k::qlinear_average_pool(
+                    kernels,
+                    shape,
+                    *count_pads,
+                    x,
+                    &mut y.bytes()?[whole_y],
+                    out,
+                );
             }
             Kernel::GlobalAverage(grids) => {
                 let layout = xs.image().ok_or(KernelError::OutputType)?;
@@ -253,7 +277,12 @@ impl Kernel {
                 let at = i * ly + result.row_start(0);
                 let inside = at..at + layout.c;
                 return match grids {
-                    None => k::global_average_pool(kernels, &x.floats()?[whole_x], layout, &mut y.floats()?[inside]),
+                    None => k::global_average_pool(
+                        kernels,
+                        &x.floats()?[whole_x],
+                        layout,
+                        &mut y.floats()?[inside],
+                    ),
                     Some((grid, out)) => {
                         let x = (&x.bytes()?[whole_x], grid);
                         k::qlinear_global_average_pool(kernels, x, layout, &mut y.bytes()?[inside], out)
@@ -326,16 +355,21 @@ fn run_moves(
         let part = |s: &Slot| i * s.len()..(i + 1) * s.len();
         match y {
             Target::Floats(y) => {
-                let xs: Result<Vec<&[f32]>, _> = reads.iter().zip(slots).map(|(r, s)| Ok(&r.floats()?[part(s)])).collect();
+                let xs: Result<Vec<&[f32]>, _> =
+                    reads.iter().zip(slots).map(|(r, s)| Ok(&r.floats()?[part(s)])).collect();
                 moves.run(&xs?, &mut y[i * ly..(i + 1) * ly], |v| v as f32);
             }
             Target::Bytes(y) => {
-                let xs: Result<Vec<&[u8]>, _> = reads.iter().zip(slots).map(|(r, s)| Ok(&r.bytes()?[part(s)])).collect();
+                let xs: Result<Vec<&[u8]>, _> =
+                    reads.iter().zip(slots).map(|(r, s)| Ok(&r.bytes()?[part(s)])).collect();
                 let signed = result.code == Code::I8;
-                moves.run(&xs?, &mut y[i * ly..(i + 1) * ly], |v| if signed { v as i8 as u8 } else { v as u8 });
+                moves.run(
+                    &xs?,
+                    &mut y[i * ly..(i + 1) * ly],
+                    |v| if signed { v as i8 as u8 } else { v as u8 },
+                );
             }
         }
     }
     Ok(())
 }
-

@@ -115,7 +115,11 @@ impl<'a> RuntimePlan<'a> {
         readers
     }
 
-    fn run_stages(&self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<FxHashMap<ValueId, Tensor>, ExecError> {
+    fn run_stages(
+        &self,
+        inputs: &[Tensor],
+        tap: &mut Tap<'_>,
+    ) -> Result<FxHashMap<ValueId, Tensor>, ExecError> {
         let mut readers = self.readers();
         let mut values: FxHashMap<ValueId, Tensor> = self.constants.clone();
         let mut symbols = self.symbols.clone();
@@ -132,16 +136,23 @@ impl<'a> RuntimePlan<'a> {
                         read.iter().map(|v| values.get(v).ok_or(ExecError::Undefined(*v))).collect();
                     let tensors = tensors?;
                     let run = || segment.run(self.runtime.kernels(), self.batch, &tensors, &self.workers);
-                    let made = self.runtime.pool().install(run).map_err(|e: KernelError| ExecError::Backend(e.to_string()))?;
+                    let made = self
+                        .runtime
+                        .pool()
+                        .install(run)
+                        .map_err(|e: KernelError| ExecError::Backend(e.to_string()))?;
                     (segment.outputs.iter().map(|o| o.0).zip(made).collect::<Vec<_>>(), read)
                 }
                 Stage::Single(op) => {
                     let data = self.module.op(*op);
                     let operands: Result<Vec<Option<Tensor>>, ExecError> = data
                         .operands()
-                        .map(|v| v.map(|v| values.get(&v).cloned().ok_or(ExecError::Undefined(v))).transpose())
+                        .map(|v| {
+                            v.map(|v| values.get(&v).cloned().ok_or(ExecError::Undefined(v))).transpose()
+                        })
                         .collect();
-                    let made = Evaluator::new().eval_op(self.module, *op, &operands?, &|s| symbols.get(&s).copied())?;
+                    let made = Evaluator::new()
+                        .eval_op(self.module, *op, &operands?, &|s| symbols.get(&s).copied())?;
                     (data.results().iter().copied().zip(made).collect(), data.present_operands().collect())
                 }
             };
@@ -198,7 +209,8 @@ impl Plan for RuntimePlan<'_> {
         let g = self.module.graph(self.graph);
         let of = |v: ValueId| values.get(&v).cloned().ok_or(ExecError::Undefined(v));
         let results: Result<Vec<Tensor>, ExecError> = g.results().map(of).collect();
-        let updates: Result<Vec<_>, ExecError> = g.updates().map(|(global, v)| Ok((global, of(v)?))).collect();
+        let updates: Result<Vec<_>, ExecError> =
+            g.updates().map(|(global, v)| Ok((global, of(v)?))).collect();
         Ok(RunOutput { results: results?, taps: Vec::new(), updates: updates? })
     }
 

@@ -14,11 +14,25 @@ pub(crate) enum Recipe {
     /// Float convolution; a residual is added where a second operand is read.
     Conv { shape: ConvShape, weights: Tensor, bias: Option<Vec<f32>>, clip: Clip },
     /// Integer convolution.
-    ConvQ { shape: ConvShape, x: Grid, weights: Vec<i8>, scales: Vec<f32>, bias: Option<Vec<i32>>, out: QOutput },
+    ConvQ {
+        shape: ConvShape,
+        x: Grid,
+        weights: Vec<i8>,
+        scales: Vec<f32>,
+        bias: Option<Vec<i32>>,
+        out: QOutput,
+    },
     /// Float matrix product with a constant.
     Linear { shape: LinearShape, weights: Tensor, bias: Option<Vec<f32>>, clip: Clip },
     /// Integer matrix product with a constant.
-    LinearQ { shape: LinearShape, x: Grid, weights: Vec<i8>, scales: Vec<f32>, bias: Option<Vec<i32>>, out: QOutput },
+    LinearQ {
+        shape: LinearShape,
+        x: Grid,
+        weights: Vec<i8>,
+        scales: Vec<f32>,
+        bias: Option<Vec<i32>>,
+        out: QOutput,
+    },
     /// Pooling over windows.
     Pool { window: Window, kind: PoolKind },
     /// Mean over the whole image.
@@ -234,8 +248,9 @@ impl Site<'_> {
             dilation: pair_or_one(attrs, "dilations")?,
             groups,
         };
-        (per_group.checked_mul(groups) == Some(c_in) && self.result.dims == [c_out, shape.out_h(), shape.out_w()])
-            .then_some(shape)
+        (per_group.checked_mul(groups) == Some(c_in)
+            && self.result.dims == [c_out, shape.out_h(), shape.out_w()])
+        .then_some(shape)
     }
 }
 
@@ -264,9 +279,12 @@ fn pads(attrs: &AttrSet) -> Option<[usize; 4]> {
     }
     match attrs.ints("pads") {
         None => Some([0; 4]),
-        Some(&[a, b, c, d]) => {
-            Some([usize::try_from(a).ok()?, usize::try_from(b).ok()?, usize::try_from(c).ok()?, usize::try_from(d).ok()?])
-        }
+        Some(&[a, b, c, d]) => Some([
+            usize::try_from(a).ok()?,
+            usize::try_from(b).ok()?,
+            usize::try_from(c).ok()?,
+            usize::try_from(d).ok()?,
+        ]),
         Some(_) => None,
     }
 }
@@ -280,7 +298,8 @@ fn conv(s: &Site<'_>) -> Option<Recipe> {
 
 fn gemm(s: &Site<'_>) -> Option<Recipe> {
     let attrs = s.attrs();
-    let plain = attrs.float("alpha", 1.0) == 1.0 && attrs.float("beta", 1.0) == 1.0 && !attrs.bool("trans_a", false);
+    let plain =
+        attrs.float("alpha", 1.0) == 1.0 && attrs.float("beta", 1.0) == 1.0 && !attrs.bool("trans_a", false);
     let shape = linear_shape(s, 1, attrs.bool("trans_b", false)).filter(|_| plain)?;
     let weights = s.constant(1)?.clone();
     weights.as_f32()?;
@@ -430,7 +449,14 @@ fn qgemm(s: &Site<'_>) -> Option<Recipe> {
     let shape = linear_shape(s, 3, attrs.bool("trans_b", false)).filter(|_| plain)?;
     let (weights, scales) = code_weights(s, 3, 4, 5)?;
     let out = if s.is_absent(7) { QOutput::Float } else { QOutput::Codes(s.out_grid(7, 8)?) };
-    Some(Recipe::LinearQ { shape, x: s.grid(1, 2, s.slot(0)?.code)?, weights, scales, bias: codes_bias(s, 6)?, out })
+    Some(Recipe::LinearQ {
+        shape,
+        x: s.grid(1, 2, s.slot(0)?.code)?,
+        weights,
+        scales,
+        bias: codes_bias(s, 6)?,
+        out,
+    })
 }
 
 fn qmatmul(s: &Site<'_>) -> Option<Recipe> {

@@ -59,7 +59,8 @@ impl Segment {
         inputs: &[&Tensor],
         workers: &[Mutex<Worker>],
     ) -> Result<Vec<Tensor>, KernelError> {
-        let mut outputs: Vec<Storage> = self.outputs.iter().map(|&(_, s)| self.empty_output(s, batch)).collect();
+        let mut outputs: Vec<Storage> =
+            self.outputs.iter().map(|&(_, s)| self.empty_output(s, batch)).collect();
         let chunk = self.chunk.min(batch.div_ceil(workers.len().max(1))).max(1);
         let jobs = self.jobs(&mut outputs, batch, chunk);
         jobs.into_par_iter().try_for_each(|(first, n, mut parts)| {
@@ -88,14 +89,21 @@ impl Segment {
     }
 
     /// Cuts the batch in chunks: first sample, number, and the parts of the results that belong to them.
-    fn jobs<'o>(&self, outputs: &'o mut [Storage], batch: usize, chunk: usize) -> Vec<(usize, usize, Vec<Part<'o>>)> {
+    fn jobs<'o>(
+        &self,
+        outputs: &'o mut [Storage],
+        batch: usize,
+        chunk: usize,
+    ) -> Vec<(usize, usize, Vec<Part<'o>>)> {
         let count = batch.div_ceil(chunk);
         let mut jobs: Vec<(usize, usize, Vec<Part<'o>>)> =
             (0..count).map(|j| (j * chunk, chunk.min(batch - j * chunk), Vec::new())).collect();
         for (storage, &(_, slot)) in outputs.iter_mut().zip(&self.outputs) {
             let each = (self.slots[slot].count() * chunk).max(1);
             match storage {
-                Storage::F32(v) => v.chunks_mut(each).zip(&mut jobs).for_each(|(c, j)| j.2.push(Part::F32(c))),
+                Storage::F32(v) => {
+                    v.chunks_mut(each).zip(&mut jobs).for_each(|(c, j)| j.2.push(Part::F32(c)))
+                }
                 Storage::U8(v) => v.chunks_mut(each).zip(&mut jobs).for_each(|(c, j)| j.2.push(Part::U8(c))),
                 Storage::I8(v) => v.chunks_mut(each).zip(&mut jobs).for_each(|(c, j)| j.2.push(Part::I8(c))),
                 _ => {}
@@ -141,7 +149,14 @@ impl Segment {
     }
 
     /// Brings samples from a whole batch into their buffer.
-    fn enter(&self, slot: usize, tensor: &Tensor, first: usize, n: usize, w: &mut Worker) -> Result<(), KernelError> {
+    fn enter(
+        &self,
+        slot: usize,
+        tensor: &Tensor,
+        first: usize,
+        n: usize,
+        w: &mut Worker,
+    ) -> Result<(), KernelError> {
         let s = &self.slots[slot];
         let (buffer, count) = (self.buffer_of[slot], s.count());
         let range = first * count..(first + n) * count;
