@@ -26,7 +26,7 @@ static SIMQAT: PassInfo = PassInfo {
     doc: "insert quantisers where a deployed tensor changes",
     options: &[
         ("target", "the target that decides placement (ort-cpu)"),
-        ("act", "grids of activations: {bits=8, symmetric=false, narrow_range=false, per_channel=false}"),
+        ("act", "grids of activations: {bits=8, symmetric=false, narrow_range=false}"),
         ("weight", "grids of weights: {bits=8, symmetric=true, narrow_range=true, per_channel=true}"),
         ("observer", "how ranges are observed in training (ema{decay=0.99})"),
         ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),

@@ -44,12 +44,18 @@ impl RuleEnv for Defaults {
 
     fn cfg(&self, module: &Module, site: Site, key: &str) -> Option<Attr> {
         let config = SimQatConfig::default();
-        let common = if key.starts_with("weight_") { config.weight } else { config.act };
+        let weight = key.starts_with("weight_");
+        let (w, a) = (config.weight, config.act);
+        let (bits, symmetric, narrow) = if weight {
+            (w.bits, w.symmetric, w.narrow_range)
+        } else {
+            (a.bits, a.symmetric, a.narrow_range)
+        };
         match (key.split_once('_')?.1, site) {
-            ("bits", _) => Some(Attr::Int(i64::from(common.bits))),
-            ("signed", _) => Some(Attr::Bool(key.starts_with("weight_"))),
-            ("symmetric", _) => Some(Attr::Bool(common.symmetric)),
-            ("narrow", _) => Some(Attr::Bool(common.narrow_range)),
+            ("bits", _) => Some(Attr::Int(i64::from(bits))),
+            ("signed", _) => Some(Attr::Bool(weight)),
+            ("symmetric", _) => Some(Attr::Bool(symmetric)),
+            ("narrow", _) => Some(Attr::Bool(narrow)),
             ("axis", Site::Op(op)) => Some(Attr::Int(channel_axis(module, op)? as i64)),
             ("axis", Site::Value(result)) => {
                 Some(Attr::Int(channel_axis(module, module.producer(result)?)? as i64))

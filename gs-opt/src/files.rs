@@ -1,12 +1,12 @@
 //! Reading and writing networks, by suffix: `.onnx`, `.gsir`, and `-` for GSIR text on standard streams.
 
 use crate::failure::{Failure, Outcome};
-use crate::output::atomic_write;
+use crate::output::{AtomicFile, atomic_write};
 use gs_eval::Materializer;
 use gs_ir::{GlobalId, Module, Registry, TensorData};
 use gs_onnx::{ExportOptions, Materialise};
 use gs_text::{PrintOptions, SourceMap, Style, Weights};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::Path;
 
 /// What a path means.
@@ -46,7 +46,10 @@ impl Kind {
 /// A file that cannot be read or is wrong; several diagnostics where there are several errors.
 pub fn read(path: &Path) -> Outcome<Module> {
     let mut module = match Kind::of(path)? {
-        Kind::Onnx => gs_onnx::import_file(path, &Registry::builtin())?,
+        Kind::Onnx => gs_onnx::import_file(path, &Registry::builtin()).map_err(|e| {
+            let (file, text) = (path.display().to_string(), e.to_string());
+            Failure::new(if text.contains(&file) { text } else { format!("{file}: {text}") })
+        })?,
         Kind::Gsir => {
             gs_text::read_file(path, &Registry::builtin()).map_err(|e| Failure::new(e.render(style())))?
         }
@@ -103,15 +106,27 @@ fn write_gsir(module: &Module, path: &Path) -> Outcome<()> {
     let weights = path.with_extension("safetensors");
     let name = weights.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let options = PrintOptions::with_file(name);
-    // Weights first: a text that names a missing file would be worse than a file that no text names.
-    atomic_write(&weights, |out: &mut dyn Write| -> Outcome<()> {
-        gs_text::write_weights(module, &options, out)?;
-        Ok(())
-    })?;
-    atomic_write(path, |out: &mut dyn Write| -> Outcome<()> {
-        gs_text::write_module(module, &options, out)?;
-        Ok(())
-    })
+    // Both are written before either gets its name, weights first: a text that names a missing file would be worse
+    // than a file that no text names.
+    let mut text_file = AtomicFile::create(path)?;
+    let mut out = BufWriter::new(text_file.file());
+    gs_text::write_module(module, &options, &mut out)?;
+    out.flush()?;
+    drop(out);
+    let mut tensors = Vec::new();
+    if gs_text::write_weights(module, &options, &mut io::sink())? > 0 {
+        let mut file = AtomicFile::create(&weights)?;
+        let mut out = BufWriter::new(file.file());
+        gs_text::write_weights(module, &options, &mut out)?;
+        out.flush()?;
+        drop(out);
+        tensors.push(file);
+    }
+    for file in tensors {
+        file.commit()?;
+    }
+    text_file.commit()?;
+    Ok(())
 }
 
 /// Text alone; weights are inline where they are small, else left out.

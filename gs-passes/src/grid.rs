@@ -48,7 +48,7 @@ pub struct ReasonDoc {
     pub advice: &'static str,
 }
 
-/// Every reason for which an operation stays in float.
+/// Every code that the ledger gives with an operation.
 pub const REASONS: &[ReasonDoc] = &[
     doc(
         "no-integer-form",
@@ -82,6 +82,31 @@ pub const REASONS: &[ReasonDoc] = &[
     doc("pad-value", "padding with a value other than zero", "pad with zero"),
     doc("pool-form", "average pooling with dilations or ceil_mode", "use whole windows"),
     doc("softmax-form", "softmax of an old opset over several axes at once", "flatten before it"),
+    doc(
+        "not-lowered",
+        "the operation could run in integers, but no lowering rule fitted",
+        "see the condition that the ledger names",
+    ),
+    doc(
+        "not-folded",
+        "a batch normalisation could not be folded into the layer before it",
+        "see the reason that the ledger gives; folding needs a constant weight that feeds nothing else",
+    ),
+    doc(
+        "opaque",
+        "the operator, or its version, is not declared: it is kept as it is",
+        "nothing, or declare the operator (CONTRIBUTING)",
+    ),
+    doc("folded", "it was computed beforehand, from constants alone", "nothing"),
+    doc("merged", "another operation computes the same and stands for it", "nothing"),
+    doc("absorbed", "it became part of another operation", "nothing"),
+    doc("removed", "its results are not used, or it did nothing", "nothing"),
+    doc(
+        "static",
+        "it computed a shape that is known; the shape stands in the operation that reads it",
+        "nothing",
+    ),
+    doc("float", "the operation was not lowered and nothing more is known", "please report this"),
 ];
 
 const fn doc(code: &'static str, doc: &'static str, advice: &'static str) -> ReasonDoc {

@@ -120,6 +120,9 @@ impl<'s> Cursor<'s> {
             match self.token.kind {
                 TokenKind::BadNumber => {
                     self.error(Diagnostic::error("GS0002", format!("`{text}` is no number")).label(span, ""));
+                    if self.token.kind == TokenKind::Eof {
+                        return; // too many errors: the text ends here
+                    }
                     self.token.kind = TokenKind::Int;
                 }
                 TokenKind::BadString => {
@@ -127,6 +130,9 @@ impl<'s> Cursor<'s> {
                     self.error(
                         d.label(span, "no closing quote").help("an end of line within a string is `\\n`"),
                     );
+                    if self.token.kind == TokenKind::Eof {
+                        return;
+                    }
                     self.token.kind = match text.as_bytes().first() {
                         Some(b'%') => TokenKind::Value,
                         Some(b'@') => TokenKind::Global,
@@ -307,7 +313,8 @@ impl<'s> Cursor<'s> {
     /// that is such a `}` or the end, and reports nothing more.
     pub fn skip_statement(&mut self, mark: &Mark<'s>) {
         if self.lexer.text().is_empty() {
-            return; // ended early after too many errors
+            self.token.kind = TokenKind::Eof; // ended early after too many errors
+            return;
         }
         let (mut lexer, mut token) = (mark.lexer.clone(), mark.token);
         let mut depth = 0usize;

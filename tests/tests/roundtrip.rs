@@ -3,10 +3,10 @@
 use gs_ir::Registry;
 use gs_tests::data::{networks, onnx_bytes};
 use gs_text::{PrintOptions, SourceMap, Style};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs a check on every file, on two threads.
-fn each(folders: &[&str], check: fn(&PathBuf)) {
+fn each(folders: &[&str], check: fn(&Path)) {
     let files: Vec<PathBuf> = folders.iter().filter_map(|f| networks(f)).flatten().collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -20,18 +20,18 @@ fn each(folders: &[&str], check: fn(&PathBuf)) {
     });
 }
 
-fn import(path: &PathBuf) -> gs_ir::Module {
+fn import(path: &Path) -> gs_ir::Module {
     gs_onnx::import_file(path, &Registry::builtin()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-fn twice_through_onnx(path: &PathBuf) {
+fn twice_through_onnx(path: &Path) {
     let once = onnx_bytes(&import(path));
     let model = gs_onnx::decode_model(once.clone().into()).expect("what was written can be read");
     let again = gs_onnx::import(&model, None, &Registry::builtin()).expect("what was written is a model");
     assert!(once == onnx_bytes(&again), "{}: the second export differs", path.display());
 }
 
-fn through_text(path: &PathBuf) {
+fn through_text(path: &Path) {
     let module = import(path);
     let text = gs_text::print_to_string(&module, &PrintOptions::default());
     let parsed = gs_text::parse_module(&text, None, &Registry::builtin()).unwrap_or_else(|d| {

@@ -10,7 +10,7 @@ use tempfile::{TempDir, tempdir};
 /// A folder with a small network `net.gsir` and samples `good.npz` for it.
 fn folder() -> TempDir {
     let folder = tempdir().expect("a temporary folder");
-    put(folder.path(), "net.gsir", &network("0.5"));
+    put(folder.path(), "net.gsir", network("0.5"));
     samples(folder.path(), "good.npz", &[4, 3, 8, 8], 0.25);
     folder
 }

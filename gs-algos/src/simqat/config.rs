@@ -2,7 +2,6 @@
 //! is an error that says what exists.
 
 use crate::observers::ObserverKind;
-use crate::quant::{Grid, IntRange, QuantError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -13,9 +12,9 @@ pub struct SimQatConfig {
     /// The target, which decides placement, signs and what an operation takes in.
     pub target: String,
     /// Grids of activations.
-    pub act: TensorConfig,
+    pub act: ActConfig,
     /// Grids of weights.
-    pub weight: TensorConfig,
+    pub weight: WeightConfig,
     /// How ranges of activations are observed in training; calibration has its own choice.
     pub observer: ObserverKind,
     /// Layers that stay in float: exact source names, globs, or `op:kind`.
@@ -24,21 +23,44 @@ pub struct SimQatConfig {
     pub layers: BTreeMap<String, LayerConfig>,
 }
 
-/// Grids of one kind of tensor.
+/// Grids of activations. They have one scale per tensor on every target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TensorConfig {
+#[serde(deny_unknown_fields, default)]
+pub struct ActConfig {
     /// Width in bits, 2 to 8.
     pub bits: u8,
     /// Whether codes have a sign; by default what the target wants.
-    #[serde(default)]
     pub signed: Option<bool>,
     /// Whether the zero point is fixed in the middle.
     pub symmetric: bool,
     /// Whether the lowest code is left out.
     pub narrow_range: bool,
-    /// One scale per output channel (weights only).
+}
+
+impl Default for ActConfig {
+    fn default() -> Self {
+        Self { bits: 8, signed: None, symmetric: false, narrow_range: false }
+    }
+}
+
+/// Grids of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WeightConfig {
+    /// Width in bits, 2 to 8.
+    pub bits: u8,
+    /// Whether the zero point is fixed at 0.
+    pub symmetric: bool,
+    /// Whether the lowest code is left out.
+    pub narrow_range: bool,
+    /// One scale per output channel.
     pub per_channel: bool,
+}
+
+impl Default for WeightConfig {
+    fn default() -> Self {
+        Self { bits: 8, symmetric: true, narrow_range: true, per_channel: true }
+    }
 }
 
 /// Settings of single layers; what is absent is as for the network.
@@ -55,12 +77,10 @@ pub struct LayerConfig {
 
 impl Default for SimQatConfig {
     fn default() -> Self {
-        let common =
-            TensorConfig { bits: 8, signed: None, symmetric: false, narrow_range: false, per_channel: false };
         Self {
             target: "ort-cpu".to_owned(),
-            act: common,
-            weight: TensorConfig { symmetric: true, narrow_range: true, per_channel: true, ..common },
+            act: ActConfig::default(),
+            weight: WeightConfig::default(),
             observer: ObserverKind::Ema { decay: 0.99 },
             exclude: Vec::new(),
             layers: BTreeMap::new(),
@@ -79,18 +99,12 @@ pub enum ConfigError {
         /// Its value.
         bits: u8,
     },
-    /// Activations have one scale per tensor on every target.
-    #[error("`act.per_channel` = true: activations have one scale per tensor")]
-    ActPerChannel,
     /// An asymmetric signed weight would need a zero point that no target has.
     #[error("`weight.symmetric` = false: target `{target}` runs weights with zero point 0 only")]
     AsymmetricWeight {
         /// The target.
         target: String,
     },
-    /// A grid that cannot be.
-    #[error("{0}")]
-    Grid(#[from] QuantError),
 }
 
 impl SimQatConfig {
@@ -112,24 +126,10 @@ impl SimQatConfig {
                 }
             }
         }
-        if self.act.per_channel {
-            return Err(ConfigError::ActPerChannel);
-        }
         if !self.weight.symmetric {
             return Err(ConfigError::AsymmetricWeight { target: self.target.clone() });
         }
         Ok(())
-    }
-}
-
-impl TensorConfig {
-    /// The grid, with the sign that `signed` decides where the configuration leaves it open.
-    ///
-    /// # Errors
-    /// A width that no grid has.
-    pub fn grid(&self, signed: bool) -> Result<Grid, QuantError> {
-        let int = IntRange::new(self.bits, self.signed.unwrap_or(signed), self.narrow_range)?;
-        Ok(Grid { int, symmetric: self.symmetric })
     }
 }
 
@@ -144,10 +144,7 @@ mod tests {
         assert!(error.contains("bitz") && error.contains("exclude"), "{error}");
         let error = parse("observer = \"median\"").unwrap_err().to_string();
         assert!(error.contains("minmax"), "{error}");
-        let config = SimQatConfig {
-            act: TensorConfig { bits: 9, ..SimQatConfig::default().act },
-            ..Default::default()
-        };
+        let config = SimQatConfig { act: ActConfig { bits: 9, ..Default::default() }, ..Default::default() };
         assert_eq!(config.check(), Err(ConfigError::Bits { key: "act.bits".into(), bits: 9 }));
         assert_eq!(SimQatConfig::default().check(), Ok(()));
     }

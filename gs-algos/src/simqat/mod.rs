@@ -4,7 +4,7 @@
 
 mod config;
 
-pub use config::{ConfigError, LayerConfig, SimQatConfig, TensorConfig};
+pub use config::{ActConfig, ConfigError, LayerConfig, SimQatConfig, WeightConfig};
 
 use crate::selector::{self, SelectorError};
 use crate::targets::{self, TargetLookupError};
@@ -166,7 +166,7 @@ impl<'c> Env<'c> {
             "weight_bits" => {
                 Some(Attr::Int(i64::from(self.layer(Some(op), |l| l.weight_bits).unwrap_or(w.bits))))
             }
-            "weight_signed" => Some(Attr::Bool(w.signed.unwrap_or(true))),
+            "weight_signed" => Some(Attr::Bool(true)),
             "weight_symmetric" => Some(Attr::Bool(w.symmetric)),
             "weight_narrow" => Some(Attr::Bool(w.narrow_range)),
             "weight_axis" => {

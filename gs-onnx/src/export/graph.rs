@@ -73,8 +73,9 @@ impl Exporter<'_> {
         let data = module.op(op);
         let mut results: Vec<String> = data.results().iter().map(|&r| self.result_name(op, r)).collect();
         let first = results.iter().find(|r| !r.is_empty()).cloned().unwrap_or_default();
-        // What a pass made has no name of its own; files stay smaller without one.
-        let is_ours = module.source_of(op).is_empty()
+        // In a network made for a target, what a pass made needs no name; files stay smaller without one.
+        let is_ours = module.meta.target.is_some()
+            && module.source_of(op).is_empty()
             && data.result().some().is_none_or(|r| module.value(r).name.is_none());
         let node = if is_ours { String::new() } else { self.names.node(&wanted_node(module, op, &first)) };
         let is_opaque = module.opaque_name(op).is_some();

@@ -33,8 +33,8 @@ impl Pass for Saturate {
             let stats = saturate(module, &rules, &EgraphOptions::default(), &NoEnv)
                 .map_err(|e| format!("{name}: {e}"))?;
             report.absorb(PassReport::counting([
-                ("operations made", stats.made as usize),
-                ("operations removed", stats.removed as usize),
+                ("operations made", stats.made),
+                ("operations removed", stats.removed),
             ]));
             if stats.stop != StopReason::Saturated {
                 report
