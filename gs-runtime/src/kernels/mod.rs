@@ -4,9 +4,9 @@
 //! every kernel works on one image, some of its rows, or a range of elements, and gives the same bits however the work is split.
 //! A kernel that needs weights is a *plan*: made once from a shape, weights packed, then run any number of times.
 //!
-//! - [`isa`]: which instruction set; [`Kernels`] is the choice.
-//! - [`shape`], [`conv`]: shapes, halos, layouts.
-//! - [`ConvF32`], [`ConvCodes`], [`LinearF32`], [`LinearCodes`]: convolutions and matrix products, float and integer.
+//! - [`Isa`]: which instruction set; [`Kernels`] is the choice.
+//! - [`ConvShape`], [`Halo`], [`ImageLayout`]: shapes, halos, layouts.
+//! - [`ConvF32`], [`ConvQ`], [`LinearF32`], [`LinearQ`]: convolutions and matrix products, float and integer.
 
 mod conv;
 mod conv_f32;
