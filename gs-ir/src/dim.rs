@@ -260,6 +260,15 @@ impl Dim {
         }
     }
 
+    /// The extent in words, for messages; `name` says what a symbol is called.
+    pub fn words(&self, name: &dyn Fn(SymbolId) -> String) -> String {
+        match self {
+            Dim::Const(n) => n.to_string(),
+            Dim::Expr(e) => e.words(name),
+            Dim::Unknown => "?".into(),
+        }
+    }
+
     /// Calls `f` for each symbol in the expression, repeated ones repeatedly.
     pub fn visit_symbols(&self, f: &mut dyn FnMut(SymbolId)) {
         if let Dim::Expr(e) = self {
@@ -269,6 +278,25 @@ impl Dim {
 }
 
 impl Expr {
+    fn words(&self, name: &dyn Fn(SymbolId) -> String) -> String {
+        let factor = |f: &Factor| match f {
+            Factor::Symbol(s) => name(*s),
+            Factor::FloorDiv(e, k) => match e.words(name) {
+                sum if sum.contains([' ', '*']) => format!("floor(({sum})/{k})"),
+                one => format!("floor({one}/{k})"),
+            },
+        };
+        let mut parts: Vec<String> = Vec::new();
+        for t in &self.terms {
+            let factors = t.factors.iter().map(factor).collect::<Vec<_>>().join("*");
+            parts.push(if t.coeff == 1 { factors } else { format!("{}*{factors}", t.coeff) });
+        }
+        if self.constant != 0 {
+            parts.push(self.constant.to_string());
+        }
+        parts.join(" + ").replace("+ -", "- ")
+    }
+
     fn eval(&self, lookup: &dyn Fn(SymbolId) -> Option<i64>) -> Option<i64> {
         let mut sum = self.constant;
         for t in &self.terms {

@@ -2,6 +2,7 @@
 
 use crate::dim::Dim;
 use crate::elem::ElemType;
+use crate::entity::SymbolId;
 use smallvec::SmallVec;
 
 /// The extents of a tensor, outermost first.
@@ -108,6 +109,40 @@ impl Type {
     /// The extents of a tensor of known rank.
     pub fn dims(&self) -> Option<&[Dim]> {
         self.as_tensor().and_then(TensorType::dims)
+    }
+}
+
+impl TensorType {
+    /// The type as in text, for messages; `name` says what a symbol is called.
+    pub fn words(&self, name: &dyn Fn(SymbolId) -> String) -> String {
+        let elem = self.elem.name();
+        match self.dims() {
+            Some(dims) => {
+                format!("{elem}[{}]", dims.iter().map(|d| d.words(name)).collect::<Vec<_>>().join(", "))
+            }
+            None => format!("{elem}[*]"),
+        }
+    }
+}
+
+impl Type {
+    /// The type as in text, for messages; `name` says what a symbol is called.
+    pub fn words(&self, name: &dyn Fn(SymbolId) -> String) -> String {
+        let (mut ty, mut text, mut nesting) = (self, String::new(), 0);
+        loop {
+            let (opening, inner) = match ty {
+                Type::Sequence(inner) => ("seq<".to_owned(), inner),
+                Type::Optional(inner) => ("opt<".to_owned(), inner),
+                Type::Map(key, inner) => (format!("map<{}, ", key.name()), inner),
+                Type::Tensor(t) => break text += &t.words(name),
+                Type::Sparse(t) => break text += &format!("sparse<{}>", t.words(name)),
+                Type::Any => break text += "any",
+            };
+            text += &opening;
+            nesting += 1;
+            ty = inner;
+        }
+        text + &">".repeat(nesting)
     }
 }
 

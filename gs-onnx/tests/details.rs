@@ -384,7 +384,7 @@ fn unknown_operators_keep_everything_they_have() {
     let graphs = AttributeProto {
         graphs: vec![
             graph(vec![], vec![], vec![]),
-            graph(vec![node("Neg", &["x"], &["n"])], vec![], vec![value("n", &[])]),
+            graph(vec![node("Neg", &["x"], &["n"])], vec![], vec![value("n", &["N"])]),
         ],
         name: Some("graphs".to_owned()),
         r#type: Some(at::GRAPHS),

@@ -69,6 +69,16 @@ fn onnx_survives() {
     replay("onnx", bodies::onnx);
 }
 
+/// Inputs of mended findings that are no valid text: refused, with an error that can be shown.
+#[test]
+fn refused_texts_survive() {
+    for (name, bytes) in corpus("refused") {
+        let text = String::from_utf8(bytes.clone()).expect("a refused text is UTF-8");
+        assert!(gs_text::parse_module(&text, None, &Registry::builtin()).is_err(), "{name} is accepted");
+        bodies::text(&bytes);
+    }
+}
+
 /// A seed that is refused at its first line would exercise nothing.
 #[test]
 fn seeds_are_accepted() {

@@ -275,31 +275,7 @@ pub(crate) fn least(dim: &Dim) -> Option<i64> {
 
 /// An extent in words. Symbols have no names here: `s3` is the fourth symbol of the module.
 pub(crate) fn show(dim: &Dim) -> String {
-    fn factor(f: &Factor) -> String {
-        match f {
-            Factor::Symbol(s) => format!("s{}", s.index()),
-            Factor::FloorDiv(e, k) => match expr(e) {
-                sum if sum.contains([' ', '*']) => format!("floor(({sum})/{k})"),
-                one => format!("floor({one}/{k})"),
-            },
-        }
-    }
-    fn expr(e: &Expr) -> String {
-        let mut parts: Vec<String> = Vec::new();
-        for t in &e.terms {
-            let factors = t.factors.iter().map(factor).collect::<Vec<_>>().join("*");
-            parts.push(if t.coeff == 1 { factors } else { format!("{}*{factors}", t.coeff) });
-        }
-        if e.constant != 0 {
-            parts.push(e.constant.to_string());
-        }
-        parts.join(" + ").replace("+ -", "- ")
-    }
-    match dim {
-        Dim::Const(n) => n.to_string(),
-        Dim::Expr(e) => expr(e),
-        Dim::Unknown => "?".into(),
-    }
+    dim.words(&|s| format!("s{}", s.index()))
 }
 
 /// A shape in words.

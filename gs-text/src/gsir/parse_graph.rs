@@ -7,7 +7,8 @@ use crate::cursor::{closest, parse_magnitude};
 use crate::diagnostics::Diagnostic;
 use crate::lexer::{Token, TokenKind as K};
 use crate::span::Span;
-use gs_ir::{Dim, GlobalId, GraphId, TensorType, Type, ValueId};
+use gs_ir::verify::contradicts;
+use gs_ir::{GlobalId, GraphId, Type, ValueId};
 use rustc_hash::FxHashSet;
 use std::borrow::Cow;
 
@@ -177,7 +178,7 @@ impl<'s> Parser<'_, 's, '_, '_> {
 
     fn check_returned(&mut self, value: ValueId, span: Span, result: &Declared<'_>) {
         let ty = self.rw.type_of(value);
-        if !contradict(&result.ty, ty) {
+        if !contradicts(&result.ty, ty) {
             return;
         }
         let (stated, is) = (type_text(&self.rw, &result.ty), type_text(&self.rw, ty));
@@ -284,29 +285,4 @@ impl<'s> Parser<'_, 's, '_, '_> {
         };
         self.c.error(d);
     }
-}
-
-/// Whether no value can be of both types.
-pub(super) fn contradict(a: &Type, b: &Type) -> bool {
-    let (mut a, mut b) = (a, b);
-    loop {
-        match (a, b) {
-            (Type::Any, _) | (_, Type::Any) => return false,
-            (Type::Tensor(x), Type::Tensor(y)) | (Type::Sparse(x), Type::Sparse(y)) => {
-                return tensors_contradict(x, y);
-            }
-            (Type::Sequence(x), Type::Sequence(y)) | (Type::Optional(x), Type::Optional(y)) => {
-                (a, b) = (x, y)
-            }
-            (Type::Map(k, x), Type::Map(l, y)) if k == l => (a, b) = (x, y),
-            _ => return true,
-        }
-    }
-}
-
-fn tensors_contradict(a: &TensorType, b: &TensorType) -> bool {
-    let dims_contradict = |x: &[Dim], y: &[Dim]| {
-        x.len() != y.len() || x.iter().zip(y).any(|(p, q)| p != q && p.surely_differs(q))
-    };
-    a.elem != b.elem || matches!((a.dims(), b.dims()), (Some(x), Some(y)) if dims_contradict(x, y))
 }

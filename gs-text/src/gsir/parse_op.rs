@@ -2,7 +2,6 @@
 //! the stated types against the inferred ones.
 
 use super::parse::Parser;
-use super::parse_graph::contradict;
 use super::parse_type::too_large;
 use super::type_text;
 use crate::diagnostics::Diagnostic;
@@ -11,6 +10,7 @@ use crate::quote::quoted;
 use crate::span::Span;
 use gs_ir::infer::{infer_facts, infer_op};
 use gs_ir::registry::{Arity, Regions};
+use gs_ir::verify::contradicts;
 use gs_ir::{
     At, Attr, AttrSet, AttrsId, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, OpKind, Sym, Type, ValueId,
 };
@@ -258,7 +258,7 @@ impl Parser<'_, '_, '_, '_> {
             self.known.insert(value, known);
         }
         match s.types.get(i) {
-            Some((Some(stated), span)) if *stated != fact.ty && contradict(stated, &fact.ty) => {
+            Some((Some(stated), span)) if *stated != fact.ty && contradicts(stated, &fact.ty) => {
                 let what = format!("`{}`", self.c.text_of(*result));
                 self.check_type(&what, stated, *span, &fact.ty, decl.name);
             }
@@ -417,7 +417,7 @@ impl Parser<'_, '_, '_, '_> {
 
     /// Reports a stated type that contradicts the inferred one.
     pub(super) fn check_type(&mut self, what: &str, stated: &Type, span: Span, inferred: &Type, op: &str) {
-        if !contradict(stated, inferred) {
+        if !contradicts(stated, inferred) {
             return;
         }
         let (stated, inferred) = (type_text(&self.rw, stated), type_text(&self.rw, inferred));

@@ -1,7 +1,11 @@
 //! The verifier: reports every error it finds in one run, each with its place. Handles are checked first, so
 //! that the later checks can read freely; a module with a dangling handle is reported and not read further.
 
+#[cfg(test)]
+mod tests;
+
 use crate::attr::TensorData;
+use crate::dim::Dim;
 use crate::entity::{GlobalId, GraphId, Handle, OpId, ValueId};
 use crate::global::{Init, Role};
 use crate::graph::{Def, Use};
@@ -9,7 +13,7 @@ use crate::infer;
 use crate::module::Module;
 use crate::registry::{Arity, Regions};
 use crate::rewriter::{check_attrs, normal_attrs};
-use crate::types::Type;
+use crate::types::{TensorType, Type};
 use rustc_hash::FxHashSet;
 
 /// Where an error is.
@@ -73,6 +77,11 @@ struct Verifier<'m> {
 impl Verifier<'_> {
     fn error(&mut self, place: Place, what: impl Into<String>) {
         self.errors.push(VerifyError { place, what: what.into() });
+    }
+
+    fn show(&self, ty: &Type) -> String {
+        let m = self.module;
+        ty.words(&|s| m.symbol_info(s).name.map_or_else(|| "?".into(), |name| m.str(name).to_owned()))
     }
 
     // ---- handles ----
@@ -250,6 +259,15 @@ impl Verifier<'_> {
         for v in graph.results().chain(graph.updates().map(|u| u.1)) {
             self.visible(Place::Graph(g), v, visible);
         }
+        for (i, (value, declared)) in graph.results().zip(graph.result_types()).enumerate() {
+            let (declared, is) = (m.ty(declared), m.type_of(value));
+            if contradicts(declared, is) {
+                self.error(
+                    Place::Graph(g),
+                    format!("result {i} is declared as {}, but is {}", self.show(declared), self.show(is)),
+                );
+            }
+        }
         let mut seen = FxHashSet::default();
         for (global, value) in graph.updates() {
             let data = m.global(global);
@@ -272,7 +290,9 @@ impl Verifier<'_> {
             _ => visible.contains(&v),
         };
         if !ok {
-            self.error(place, format!("it uses {v:?} before or outside its definition"));
+            let name = self.module.value(v).name.some().map(|name| self.module.str(name).to_owned());
+            let value = name.map_or_else(|| "a value without a name".into(), |name| format!("%{name}"));
+            self.error(place, format!("it uses {value} before or outside its definition"));
         }
     }
 
@@ -335,9 +355,8 @@ impl Verifier<'_> {
                         continue;
                     };
                     if contradicts(m.type_of(r), &fact.ty) {
-                        let what =
-                            format!("result {i} is stated as {:?}, but is {:?}", m.type_of(r), fact.ty);
-                        self.error(Place::Op(op), what);
+                        let (stated, is) = (self.show(m.type_of(r)), self.show(&fact.ty));
+                        self.error(Place::Op(op), format!("result {i} is stated as {stated}, but is {is}"));
                     }
                 }
             }
@@ -345,23 +364,29 @@ impl Verifier<'_> {
     }
 }
 
-/// Whether two types cannot both be right.
+/// Whether no value can be of both types. A loop, because sequences nest as deep as a file likes.
 pub fn contradicts(a: &Type, b: &Type) -> bool {
-    match (a, b) {
-        (Type::Any, _) | (_, Type::Any) => false,
-        (Type::Tensor(a), Type::Tensor(b)) | (Type::Sparse(a), Type::Sparse(b)) => {
-            a.elem != b.elem
-                || match (a.dims(), b.dims()) {
-                    (Some(x), Some(y)) => {
-                        x.len() != y.len() || x.iter().zip(y).any(|(x, y)| x.surely_differs(y))
-                    }
-                    _ => false,
-                }
+    let (mut a, mut b) = (a, b);
+    loop {
+        match (a, b) {
+            (Type::Any, _) | (_, Type::Any) => return false,
+            (Type::Tensor(x), Type::Tensor(y)) | (Type::Sparse(x), Type::Sparse(y)) => {
+                return tensors_contradict(x, y);
+            }
+            (Type::Sequence(x), Type::Sequence(y)) | (Type::Optional(x), Type::Optional(y)) => {
+                (a, b) = (x, y);
+            }
+            (Type::Map(k, x), Type::Map(l, y)) if k == l => (a, b) = (x, y),
+            _ => return true,
         }
-        (Type::Sequence(a), Type::Sequence(b)) | (Type::Optional(a), Type::Optional(b)) => contradicts(a, b),
-        (Type::Map(k, a), Type::Map(l, b)) => k != l || contradicts(a, b),
-        _ => true,
     }
+}
+
+fn tensors_contradict(a: &TensorType, b: &TensorType) -> bool {
+    let dims_contradict = |x: &[Dim], y: &[Dim]| {
+        x.len() != y.len() || x.iter().zip(y).any(|(p, q)| p != q && p.surely_differs(q))
+    };
+    a.elem != b.elem || matches!((a.dims(), b.dims()), (Some(x), Some(y)) if dims_contradict(x, y))
 }
 
 impl Module {

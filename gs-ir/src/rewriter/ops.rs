@@ -1,0 +1,273 @@
+//! Changes of operations and of the values between them.
+
+use super::{At, Event, Rewriter, check_attrs, normal_attrs};
+use crate::attr::AttrSet;
+use crate::entity::{GraphId, Handle, OpId, OpKind, SourceId, Sym, ValueId};
+use crate::graph::{Def, LedgerEntry, Op, Slot, Use};
+use crate::infer::{self, InferError};
+use crate::module::Module;
+use crate::types::Type;
+use smallvec::SmallVec;
+
+impl Rewriter<'_> {
+    /// Makes an operation, infers the types of its results and brings its attributes into normal form.
+    ///
+    /// # Errors
+    /// Where operands and attributes do not fit the operator; nothing is changed then.
+    pub fn create(
+        &mut self,
+        kind: OpKind,
+        operands: &[Option<ValueId>],
+        attrs: AttrSet,
+        result_count: usize,
+        at: At,
+    ) -> Result<OpId, InferError> {
+        let decl = *self.module.registry.decl(kind);
+        let attrs = normal_attrs(&decl, attrs);
+        check_attrs(&decl, &attrs)?;
+        let mut knowledge = infer::Knowledge::new(self.module);
+        let facts: Vec<_> = operands.iter().map(|v| v.map(|v| knowledge.fact(v))).collect();
+        let results = infer::infer_facts(&decl, &facts, &attrs, &[], result_count)?;
+        let types = results.into_iter().map(|f| self.module.settle(f.ty)).collect::<Vec<_>>();
+        Ok(self.create_typed(kind, operands, attrs, &types, at))
+    }
+
+    /// [`Self::create`] by operator name with one result, which is returned.
+    pub fn emit(
+        &mut self,
+        name: &str,
+        operands: &[ValueId],
+        attrs: AttrSet,
+        at: At,
+    ) -> Result<ValueId, InferError> {
+        let kind = self
+            .module
+            .registry
+            .kind(name)
+            .ok_or_else(|| InferError(format!("no operator is named `{name}`")))?;
+        let operands: SmallVec<[Option<ValueId>; 4]> = operands.iter().map(|&v| v.some()).collect();
+        let op = self.create(kind, &operands, attrs, 1, at)?;
+        Ok(self.module.ops[op].result())
+    }
+
+    /// Makes an operation whose result types are given (parsers and importers), with attributes in normal form.
+    pub fn create_typed(
+        &mut self,
+        kind: OpKind,
+        operands: &[Option<ValueId>],
+        attrs: AttrSet,
+        types: &[Type],
+        at: At,
+    ) -> OpId {
+        let attrs = self.module.intern_attrs(attrs);
+        let op = self.module.ops.push(Op {
+            kind,
+            attrs,
+            graph: GraphId::NONE,
+            source: SourceId::from_index(0),
+            prev: OpId::NONE,
+            next: OpId::NONE,
+            operands: SmallVec::new(),
+            results: SmallVec::new(),
+            regions: None,
+        });
+        for (i, operand) in operands.iter().enumerate() {
+            let slot = match operand {
+                Some(value) => Slot { value: *value, at: self.add_use(*value, Use::Operand(op, i as u32)) },
+                None => Slot::EMPTY,
+            };
+            self.module.ops[op].operands.push(slot);
+        }
+        for (i, ty) in types.iter().enumerate() {
+            let value = self.new_value(ty.clone(), Def::Result(op, i as u32), "");
+            self.module.ops[op].results.push(value);
+        }
+        self.link(op, at);
+        self.events.push(Event::Created(op));
+        op
+    }
+
+    /// Drops a result that nothing uses: the place stays, the value is gone (ONNX's omitted outputs).
+    pub fn omit_result(&mut self, op: OpId, index: usize) {
+        let value = self.module.ops[op].results[index];
+        debug_assert!(self.module.values[value].uses.is_empty());
+        self.module.values[value].def = Def::Erased;
+        self.module.ops[op].results[index] = ValueId::NONE;
+    }
+
+    /// Replaces an operand.
+    pub fn set_operand(&mut self, op: OpId, index: usize, value: Option<ValueId>) {
+        let old = self.module.ops[op].operands[index];
+        if old.value.some() == value {
+            return;
+        }
+        self.drop_use(old);
+        let slot = match value {
+            Some(value) => Slot { value, at: self.add_use(value, Use::Operand(op, index as u32)) },
+            None => Slot::EMPTY,
+        };
+        self.module.ops[op].operands[index] = slot;
+        self.events.push(Event::Changed(op));
+        self.reinfer(op);
+    }
+
+    /// Replaces the attributes, brought into normal form.
+    pub fn set_attrs(&mut self, op: OpId, attrs: AttrSet) {
+        let decl = *self.module.decl(op);
+        let attrs = self.module.intern_attrs(normal_attrs(&decl, attrs));
+        if self.module.ops[op].attrs != attrs {
+            self.module.ops[op].attrs = attrs;
+            self.events.push(Event::Changed(op));
+            self.reinfer(op);
+        }
+    }
+
+    /// States the source nodes that an operation stands for.
+    pub fn set_source(&mut self, op: OpId, names: &[Sym]) {
+        self.module.ops[op].source = self.module.intern_source(names);
+    }
+
+    /// Adds source nodes to those that an operation stands for.
+    pub fn add_source(&mut self, op: OpId, names: &[Sym]) {
+        let mut all = self.module.source_of(op).to_vec();
+        all.extend_from_slice(names);
+        self.set_source(op, &all);
+    }
+
+    /// Names a value as the source network does.
+    pub fn set_name(&mut self, value: ValueId, name: &str) {
+        self.module.values[value].name = if name.is_empty() { Sym::NONE } else { self.module.intern(name) };
+    }
+
+    /// States the type of a value (importers: what the file declares).
+    pub fn set_type(&mut self, value: ValueId, ty: Type) {
+        self.module.values[value].ty = self.module.intern_type(ty);
+    }
+
+    /// Lets every user of `old` use `new` instead. The name goes along where `new` has none.
+    pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
+        if old == new {
+            return;
+        }
+        let uses = std::mem::take(&mut self.module.values[old].uses);
+        let retype = self.module.values[old].ty != self.module.values[new].ty;
+        for u in &uses {
+            let at = self.add_use(new, *u);
+            *self.slot_mut(*u) = Slot { value: new, at };
+            if let Use::Operand(op, _) = u {
+                self.events.push(Event::Changed(*op));
+            }
+        }
+        if self.module.values[new].name.is_none() && !matches!(self.module.values[new].def, Def::Global(_)) {
+            self.module.values[new].name = self.module.values[old].name;
+        }
+        self.events.push(Event::LostUse(old));
+        if retype {
+            self.retype_users(new);
+        }
+    }
+
+    /// As [`Self::replace_uses`], for the uses that `select` names only.
+    pub fn replace_uses_where(&mut self, old: ValueId, new: ValueId, select: impl Fn(&Module, Use) -> bool) {
+        let uses: Vec<Use> =
+            self.module.values[old].uses.iter().copied().filter(|&u| select(self.module, u)).collect();
+        for u in uses {
+            match u {
+                Use::Operand(op, i) => self.set_operand(op, i as usize, Some(new)),
+                Use::Return(g, i) => self.set_result(g, i as usize, new),
+                Use::Update(g, i) => {
+                    let global = self.module.graphs[g].updates[i as usize].global;
+                    self.set_update(g, global, new);
+                }
+            }
+        }
+    }
+
+    /// Removes an operation whose results are not used, with everything in its regions.
+    pub fn erase(&mut self, op: OpId) {
+        let mut pending = vec![op];
+        while let Some(op) = pending.pop() {
+            for g in self.module.ops[op].regions().to_vec() {
+                pending.extend(self.module.ops_in(g));
+                self.clear_graph(g);
+            }
+            // One at a time: dropping a use can move another use of the same operation.
+            for i in 0..self.module.ops[op].operands.len() {
+                let slot = std::mem::replace(&mut self.module.ops[op].operands[i], Slot::EMPTY);
+                self.drop_use(slot);
+            }
+            self.module.ops[op].operands.clear();
+            for v in std::mem::take(&mut self.module.ops[op].results) {
+                if let Some(v) = v.some() {
+                    self.module.values[v].def = Def::Erased;
+                }
+            }
+            self.unlink(op);
+            self.events.push(Event::Erased(op));
+        }
+    }
+
+    /// Removes an entry graph with all it holds.
+    pub fn erase_graph(&mut self, graph: GraphId) {
+        let ops: Vec<OpId> = self.module.ops_in(graph).collect();
+        self.clear_graph(graph);
+        for &op in ops.iter().rev() {
+            self.erase(op);
+        }
+        self.module.entries.retain(|&g| g != graph);
+    }
+
+    fn clear_graph(&mut self, graph: GraphId) {
+        self.module.graphs[graph].live = false;
+        for i in 0..self.module.graphs[graph].results.len() {
+            let slot = std::mem::replace(&mut self.module.graphs[graph].results[i].slot, Slot::EMPTY);
+            self.drop_use(slot);
+        }
+        for i in 0..self.module.graphs[graph].updates.len() {
+            let slot = std::mem::replace(&mut self.module.graphs[graph].updates[i].slot, Slot::EMPTY);
+            self.drop_use(slot);
+        }
+        self.module.graphs[graph].results.clear();
+        self.module.graphs[graph].updates.clear();
+    }
+
+    /// Replaces the results of an operation by other values and erases it. The source nodes it stood for are
+    /// taken over by `into` where that is given, else they are noted as gone.
+    pub fn replace(&mut self, op: OpId, values: &[ValueId], into: Option<OpId>, entry: LedgerEntry) {
+        let results: SmallVec<[ValueId; 2]> = self.module.ops[op].results.clone();
+        for (old, new) in results.iter().zip(values) {
+            if let (Some(old), Some(new)) = (old.some(), new.some()) {
+                self.replace_uses(old, new);
+            }
+        }
+        self.retire(op, into, entry);
+    }
+
+    /// Erases an operation and accounts for the source nodes it stood for.
+    pub fn retire(&mut self, op: OpId, into: Option<OpId>, entry: LedgerEntry) {
+        let names = self.module.source_of(op).to_vec();
+        match into.filter(|&o| o != op) {
+            Some(heir) => self.add_source(heir, &names),
+            None => {
+                for n in names {
+                    self.module.gone.insert(n, entry.clone());
+                }
+            }
+        }
+        self.erase(op);
+    }
+
+    /// A ledger entry with interned words.
+    pub fn entry(&mut self, code: &str, rule: &str, into: Option<Sym>, reason: Option<&str>) -> LedgerEntry {
+        let reason = reason.map(|r| self.module.intern(r));
+        LedgerEntry { code: self.module.intern(code), rule: self.module.intern(rule), into, reason }
+    }
+
+    /// Moves an operation just before another one of the same graph.
+    pub fn move_before(&mut self, op: OpId, other: OpId) {
+        if op != other {
+            self.unlink(op);
+            self.link(op, At::Before(other));
+        }
+    }
+}
