@@ -5,8 +5,9 @@
 
 use crate::target::{OpSupport, Target};
 use gs_ir::registry::{QRole, Traits};
-use gs_ir::{Def, ElemType, GraphId, Handle, Module, OpId, Use, ValueId};
-use rustc_hash::FxHashMap;
+use gs_ir::{Def, ElemType, GraphId, Handle, Module, OPAQUE_NAME, OpId, Use, ValueId};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
 
 /// How an operation takes part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +120,7 @@ pub struct Class {
     /// All members in order of definition.
     pub members: Vec<ValueId>,
     /// Members that are not merely moved from another member: where a quantiser changes something.
-    pub entries: Vec<ValueId>,
+    pub entries: Arc<[ValueId]>,
     /// Whether some integer operation reads or makes it.
     pub needed: bool,
     /// The grid that its producer dictates: scale and zero point.
@@ -129,10 +130,11 @@ pub struct Class {
 }
 
 /// The analysis of one graph.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Grids {
     parts: FxHashMap<OpId, Part>,
     class_of: FxHashMap<ValueId, usize>,
+    entries: FxHashSet<ValueId>,
     classes: Vec<Class>,
 }
 
@@ -166,7 +168,7 @@ impl Grids {
 
     /// Whether a quantiser at this value changes a deployed tensor: it enters a class that is needed.
     pub fn needs_grid(&self, value: ValueId) -> bool {
-        self.class_of(value).is_some_and(|(_, c)| c.needed && c.entries.contains(&value))
+        self.entries.contains(&value) && self.class_of(value).is_some_and(|(_, c)| c.needed)
     }
 }
 
@@ -182,13 +184,22 @@ pub fn weight_only(module: &Module, value: ValueId) -> bool {
         }
         match module.value(v).def {
             Def::Global(g) if module.global(g).role != gs_ir::Role::State => {}
-            Def::Result(op, _) if module.op(op).regions().is_empty() && module.op(op).operand_count() > 0 => {
+            Def::Result(op, _) if is_function(module, op) => {
                 pending.extend(module.op(op).present_operands());
             }
             _ => return false,
         }
     }
     true
+}
+
+/// Whether the results are a function of the operands and nothing else. What nobody declared is not known to be one.
+fn is_function(module: &Module, op: OpId) -> bool {
+    let decl = module.decl(op);
+    module.op(op).regions().is_empty()
+        && module.op(op).operand_count() > 0
+        && !decl.traits.has(Traits::RANDOM)
+        && decl.name != OPAQUE_NAME
 }
 
 /// The value behind quantisers: what it was before they rounded it.
@@ -410,8 +421,8 @@ impl Analysis<'_> {
 
     fn classes(mut self, graph: GraphId) -> Grids {
         let m = self.module;
-        let mut out =
-            Grids { parts: FxHashMap::default(), class_of: FxHashMap::default(), classes: Vec::new() };
+        let mut out = Grids::default();
+        let mut entries: Vec<Vec<ValueId>> = Vec::new();
         // Members in order of definition: constants first met as operands, parameters, results.
         let mut members: Vec<(ValueId, bool)> = m.graph(graph).params().iter().map(|&v| (v, true)).collect();
         for op in m.ops_in(graph) {
@@ -432,13 +443,18 @@ impl Analysis<'_> {
             let root = self.union.find(v);
             let index = *by_root.entry(root).or_insert_with(|| {
                 out.classes.push(Class::default());
+                entries.push(Vec::new());
                 out.classes.len() - 1
             });
             out.class_of.insert(v, index);
             out.classes[index].members.push(v);
             if entry && !self.is_inside(v) {
-                out.classes[index].entries.push(v);
+                out.entries.insert(v);
+                entries[index].push(v);
             }
+        }
+        for (class, entries) in out.classes.iter_mut().zip(entries) {
+            class.entries = entries.into();
         }
         self.mark_needed(graph, &mut out);
         out.parts = self.parts;

@@ -188,7 +188,7 @@ impl<'a> Search<'a, '_> {
         let view = NetView { net: self.net, ops: self.ops_known, planned: &[], nothing: self.nothing };
         let contents =
             Ctx { view: &view, env: self.env }.constant(Place::Class(class).handle(), NUMBER_LIMIT);
-        contents.is_ok_and(|all| all.iter().all(|x| *x == n))
+        contents.is_ok_and(|all| all.iter().all(|x| x.to_bits() == n.to_bits()))
     }
 
     /// The operations of these kinds whose first result a class is.

@@ -5,8 +5,8 @@ use crate::egraph::{EgraphOptions, StopReason, saturate};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use crate::rules::{NoEnv, RuleFunctions, RuleSet};
 use gs_ir::{Module, Phase};
-use gs_text::gsr::Driver;
-use gs_text::{SourceMap, Style};
+use gs_text::gsr::{Driver, parse_rules};
+use gs_text::{SourceMap, Style, render_all};
 
 /// The pass `saturate`.
 pub struct Saturate;
@@ -23,26 +23,30 @@ impl Pass for Saturate {
     }
 
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        let mut report = PassReport::default();
-        for (name, text) in SHIPPED_RULES {
-            let rules = RuleSet::parse(name, text, module.registry(), &RuleFunctions::builtin())
-                .map_err(|d| gs_text::render_all(&d, &SourceMap::single(*name, *text), Style::Plain))?;
-            if rules.driver != Driver::Both {
-                continue;
-            }
-            let stats = saturate(module, &rules, &EgraphOptions::default(), &NoEnv)
-                .map_err(|e| format!("{name}: {e}"))?;
-            report.absorb(PassReport::counting([
-                ("operations made", stats.made),
-                ("operations removed", stats.removed),
-            ]));
-            if stats.stop != StopReason::Saturated {
-                report
-                    .notes
-                    .push(format!("{name}: stopped before everything was explored: {:?}", stats.stop));
-            }
+        let files: Vec<(&str, &str)> =
+            SHIPPED_RULES.iter().copied().filter(|(_, text)| runs_in_both(text)).collect();
+        let rules = RuleSet::parse_all("saturate", &files, module.registry(), &RuleFunctions::builtin())
+            .map_err(|d| render_all(&d, &sources(&files), Style::Plain))?;
+        let stats = saturate(module, &rules, &EgraphOptions::default(), &NoEnv).map_err(|e| e.to_string())?;
+        let mut report =
+            PassReport::counting([("operations made", stats.made), ("operations removed", stats.removed)]);
+        if stats.stop != StopReason::Saturated {
+            report.notes.push(format!("stopped before everything was explored: {:?}", stats.stop));
         }
         remove_dead(module);
         Ok(report)
     }
+}
+
+/// Whether both drivers may run a file of rules. One that cannot be read is kept: its errors are told then.
+fn runs_in_both(text: &str) -> bool {
+    parse_rules(text).map_or(true, |file| file.header.is_some_and(|h| h.driver == Driver::Both))
+}
+
+fn sources(files: &[(&str, &str)]) -> SourceMap {
+    let mut map = SourceMap::new();
+    for (name, text) in files {
+        map.add(*name, *text);
+    }
+    map
 }

@@ -2,6 +2,7 @@
 //! a grid. Rules ask through conditions and functions; the engine itself knows none of it.
 
 use gs_ir::{Attr, Module, OpId, ValueId};
+use std::sync::Arc;
 
 /// What a configuration is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct GridClass {
     /// Its number; equal for all members.
     pub id: u32,
     /// The values on which quantisers stand: where data enter the class.
-    pub entries: Vec<ValueId>,
+    pub entries: Arc<[ValueId]>,
     /// The name of the class: of what makes its first entry.
     pub name: String,
 }

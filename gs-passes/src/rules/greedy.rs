@@ -218,11 +218,7 @@ impl Run<'_, '_, '_> {
     }
 
     fn out_of_budget(&mut self) -> bool {
-        if let Some(fuel) = self.options.max_rewrites
-            && self.stats.rewrites >= fuel
-        {
-            self.stats.limit = Some(Limit::Fuel(fuel));
-        } else if self.stats.rewrites > self.budget {
+        if self.stats.limit.is_none() && self.stats.rewrites > self.budget {
             self.stats.limit = Some(Limit::Rewrites(self.stats.rewrites));
         }
         self.stats.limit.is_some()
@@ -265,6 +261,12 @@ impl Run<'_, '_, '_> {
                 matcher.at_op(&rule.pattern, op)
             };
             let Some(found) = found else { continue };
+            if let Some(fuel) = self.options.max_rewrites
+                && self.stats.rewrites >= fuel
+            {
+                self.stats.limit = Some(Limit::Fuel(fuel));
+                return;
+            }
             match apply(&mut self.rewriter, self.env, rule, op, &found) {
                 Ok(()) => {
                     self.counts[index] += 1;

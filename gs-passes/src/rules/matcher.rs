@@ -328,7 +328,7 @@ impl<'a> Matcher<'a> {
             return self.fail(None, |_| format!("an operand must be {n}, but is absent"));
         };
         let view = ModuleView { module: self.module, matched: &self.ops };
-        let holds = super::contents::all_of_value(&view, v, |x| x == n);
+        let holds = super::contents::all_of_value(&view, v, |x| x.to_bits() == n.to_bits());
         match holds {
             Ok(true) => true,
             Ok(false) => self.fail(None, |_| format!("an operand is a constant, but not {n} everywhere")),

@@ -394,14 +394,6 @@ impl RuleSet {
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules.iter().find(|r| r.name == name)
     }
-
-    /// Adds the rules of another set that has the same driver in mind; spans keep pointing into its text only
-    /// while its own [`RuleSet::sources`] is at hand.
-    pub fn extend(&mut self, other: &RuleSet) {
-        self.rules.extend(other.rules.iter().cloned());
-        self.inserts.extend(other.inserts.iter().cloned());
-        self.grads.extend(other.grads.iter().cloned());
-    }
 }
 
 impl Pat {

@@ -198,7 +198,7 @@ fn fuel_bounds_the_number_of_rewrites() {
         let stats = greedy(&mut m, &set, &options, &NoEnv);
         check(&m);
         assert_eq!(stats.rewrites, fuel.min(3));
-        assert_eq!(stats.limit, (fuel <= 3).then_some(Limit::Fuel(fuel)), "{fuel}");
+        assert_eq!(stats.limit, (fuel < 3).then_some(Limit::Fuel(fuel)), "{fuel}");
         lengths.push(m.all_ops().len());
     }
     assert_eq!(lengths, [4, 3, 2, 1, 1]);

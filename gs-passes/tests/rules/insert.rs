@@ -58,16 +58,16 @@ impl RuleEnv for Env {
         };
         match module.producer(value) {
             Some(op) if module.is(op, "add") => {
-                Some(GridClass { id: u32::MAX, entries: adds(), name: "sums".to_owned() })
+                Some(GridClass { id: u32::MAX, entries: adds().into(), name: "sums".to_owned() })
             }
             Some(op) => Some(GridClass {
                 id: gs_ir::Handle::index(value) as u32,
-                entries: vec![value],
+                entries: [value].into(),
                 name: module.label(op).to_owned(),
             }),
             None => {
                 let name = module.str(module.value(value).name).to_owned();
-                Some(GridClass { id: gs_ir::Handle::index(value) as u32, entries: vec![value], name })
+                Some(GridClass { id: gs_ir::Handle::index(value) as u32, entries: [value].into(), name })
             }
         }
     }

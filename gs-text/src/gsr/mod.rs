@@ -46,5 +46,13 @@ use crate::span::FileId;
 /// # Errors
 /// Everything that was found wrong.
 pub fn parse_rules(text: &str) -> Result<RuleFile, Vec<Diagnostic>> {
-    parser::Parser::new(FileId(0), text).file()
+    parse_rules_of(FileId(0), text)
+}
+
+/// As [`parse_rules`], for a text among others: spans point into `file`.
+///
+/// # Errors
+/// Everything that was found wrong.
+pub fn parse_rules_of(file: FileId, text: &str) -> Result<RuleFile, Vec<Diagnostic>> {
+    parser::Parser::new(file, text).file()
 }

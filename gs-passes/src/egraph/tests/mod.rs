@@ -46,8 +46,18 @@ fn load(text: &str) -> RuleSet {
 
 /// A shipped rule file.
 fn shipped(name: &str) -> RuleSet {
+    load(&shipped_text(name))
+}
+
+fn shipped_text(name: &str) -> String {
     let path = format!("{}/rules/{name}", env!("CARGO_MANIFEST_DIR"));
-    load(&std::fs::read_to_string(path).unwrap())
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// Several texts as one set.
+fn together(texts: &[&str]) -> RuleSet {
+    let files: Vec<(&str, &str)> = texts.iter().map(|&text| ("test", text)).collect();
+    RuleSet::parse_all("test", &files, &gs_ir::Registry::builtin(), &RuleFunctions::builtin()).unwrap()
 }
 
 fn options() -> EgraphOptions {

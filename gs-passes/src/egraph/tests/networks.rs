@@ -53,8 +53,7 @@ fn quantisers_move_and_cancel_in_a_residual_network() {
 
 #[test]
 fn both_rule_files_together() {
-    let mut set = shipped("qdq.gsr");
-    set.extend(&shipped("layout.gsr"));
+    let set = together(&[&shipped_text("qdq.gsr"), &shipped_text("layout.gsr")]);
     let (_, stats) = saturated(QUANTISED, &set);
     assert!(stats.cost_after <= cost(&greedily(&module(QUANTISED), &set)));
 }

@@ -81,7 +81,8 @@ fn network(seed: u64, steps: usize) -> String {
 }
 
 /// What the shipped rules do not say: that relu and add go through a transposition, either way.
-const MORE: &str = "
+const MORE: &str = "gsr 1
+ruleset \"more\" { driver = both }
 rule exact relu_swap relu(transpose($x) {perm = $p}) <=> transpose(relu($x)) {perm = $p}
 rule exact add_swap add(transpose($x) {perm = $p}, transpose($y) {perm = $p}) => transpose(add($x, $y)) {perm = $p}
 rule exact add_back transpose(add($x, $y)) {perm = $p} => add(transpose($x) {perm = $p}, transpose($y) {perm = $p})
@@ -89,10 +90,9 @@ rule exact add_back transpose(add($x, $y)) {perm = $p} => add(transpose($x) {per
 
 #[test]
 fn random_networks_compute_the_same_and_cost_no_more_than_greedily() {
-    let mut set = shipped("layout.gsr");
-    set.extend(&shipped("qdq.gsr"));
-    let mut more = set.clone();
-    more.extend(&rules(MORE));
+    let (layout, qdq) = (shipped_text("layout.gsr"), shipped_text("qdq.gsr"));
+    let set = together(&[&layout, &qdq]);
+    let more = together(&[&layout, &qdq, MORE]);
     for seed in 0..60 {
         let text = network(seed, 8 + seed as usize % 16);
         let (after, stats) = saturated(&text, &set);
@@ -117,8 +117,7 @@ fn random_networks_compute_the_same_and_cost_no_more_than_greedily() {
 
 #[test]
 fn every_source_name_is_accounted_for() {
-    let mut set = shipped("layout.gsr");
-    set.extend(&shipped("qdq.gsr"));
+    let set = together(&[&shipped_text("layout.gsr"), &shipped_text("qdq.gsr")]);
     for seed in 100..130 {
         let text = network(seed, 20);
         let (after, _) = saturated(&text, &set);

@@ -13,8 +13,8 @@ use super::functions::RuleFunctions;
 use super::rule::{Cond, Pat, Rule, RuleSet};
 use gs_ir::Registry;
 use gs_text::gsr::ast::{self, Item};
-use gs_text::gsr::{Driver, parse_rules};
-use gs_text::{Diagnostic, SourceMap, Span};
+use gs_text::gsr::{Driver, parse_rules_of};
+use gs_text::{Diagnostic, FileId, SourceMap, Span};
 use scope::Scope;
 use std::collections::BTreeMap;
 
@@ -37,7 +37,44 @@ impl RuleSet {
         registry: &Registry,
         functions: &RuleFunctions,
     ) -> Result<RuleSet, Vec<Diagnostic>> {
-        let file = parse_rules(text)?;
+        let mut set = Self::compile(FileId(0), text, registry, functions)?;
+        set.sources = SourceMap::single(name, text);
+        if set.name.is_empty() {
+            set.name = name.to_owned();
+        }
+        Ok(set)
+    }
+
+    /// As [`RuleSet::parse`], for several files, given by name and text, that run as one set. Its driver is that of
+    /// the first.
+    ///
+    /// # Errors
+    /// Everything that is wrong with one of the texts, with places in the file of its number.
+    pub fn parse_all(
+        name: &str,
+        files: &[(&str, &str)],
+        registry: &Registry,
+        functions: &RuleFunctions,
+    ) -> Result<RuleSet, Vec<Diagnostic>> {
+        let mut all: Option<RuleSet> = None;
+        let mut sources = SourceMap::new();
+        for (file, text) in files {
+            let one = Self::compile(sources.add(*file, *text), text, registry, functions)?;
+            match &mut all {
+                Some(all) => all.extend(one),
+                None => all = Some(one),
+            }
+        }
+        Ok(RuleSet { name: name.to_owned(), sources, ..all.unwrap_or_default() })
+    }
+
+    fn compile(
+        file: FileId,
+        text: &str,
+        registry: &Registry,
+        functions: &RuleFunctions,
+    ) -> Result<RuleSet, Vec<Diagnostic>> {
+        let file = parse_rules_of(file, text)?;
         let mut compiler = Compiler { registry, functions, diagnostics: Vec::new() };
         let mut set = compiler.file(&file);
         compiler.lint(&set);
@@ -45,12 +82,15 @@ impl RuleSet {
         if compiler.diagnostics.iter().any(Diagnostic::is_error) {
             return Err(compiler.diagnostics);
         }
-        set.sources = SourceMap::single(name, text);
-        if set.name.is_empty() {
-            set.name = name.to_owned();
-        }
         set.warnings = compiler.diagnostics;
         Ok(set)
+    }
+
+    fn extend(&mut self, other: RuleSet) {
+        self.rules.extend(other.rules);
+        self.inserts.extend(other.inserts);
+        self.grads.extend(other.grads);
+        self.warnings.extend(other.warnings);
     }
 }
 

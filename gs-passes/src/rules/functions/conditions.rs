@@ -76,6 +76,16 @@ pub(super) const TABLE: &[Function] = &[
         let ty = ctx.view.type_of(args[0].value()?);
         Ok(ty.as_tensor().and_then(|t| t.count()) == Some(1))
     }),
+    Function::condition(
+        "same_elem",
+        &[Param::Value, Param::Value],
+        "both have the same known element type",
+        |ctx, args| {
+            let elem = |a: &Arg<'_>| a.value().map(|v| ctx.view.type_of(v).elem());
+            let (a, b) = (elem(&args[0])?, elem(&args[1])?);
+            Ok(a.is_some() && a == b)
+        },
+    ),
     Function::condition("same_shape", &[Param::Value, Param::Value], "both have the same known shape", |ctx, args| {
         let dims = |a: &Arg<'_>| a.value().map(|v| ctx.view.type_of(v).dims());
         let (a, b) = (dims(&args[0])?, dims(&args[1])?);

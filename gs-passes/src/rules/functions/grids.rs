@@ -29,6 +29,16 @@ pub(super) const TABLE: &[Function] = &[
             Some(z) => Ok(ctx.constant(z, LIMIT)?.iter().all(|x| *x == 0.0)),
         },
     ),
+    Function::condition(
+        "regular",
+        &[Param::Value],
+        "the scale is a constant, positive and far from both ends of the numbers of f32, so that a code of 16 bits \
+         survives a multiplication and a division by it",
+        |ctx, args| {
+            let far = |s: &f64| (2f64.powi(-100)..=2f64.powi(100)).contains(s);
+            Ok(ctx.constant(args[0].value()?, LIMIT)?.iter().all(far))
+        },
+    ),
     Function::condition("per_tensor", &[Param::Value], "the scale has one element", |ctx, args| {
         Ok(ctx.view.type_of(args[0].value()?).as_tensor().and_then(|t| t.count()) == Some(1))
     }),
@@ -37,12 +47,23 @@ pub(super) const TABLE: &[Function] = &[
         &[Param::OptOp, Param::Value, Param::OptValue],
         "putting a value on the grid of this scale and zero point clips it at least as much as the activation \
          (`relu` or `clip`; absent: nothing) does",
-        absorbed,
+        |ctx, args| absorbed(ctx, args, None, None),
+    ),
+    Function::condition(
+        "absorbed_between",
+        &[Param::OptOp, Param::Value, Param::OptValue, Param::Attr, Param::Attr],
+        "putting a value on the grid of this scale and zero point and clipping its code between two (absent: all) \
+         clips it at least as much as the activation does",
+        |ctx, args| {
+            let limit = |a: &Arg<'_>| a.optional_attr().map(|_| a.float()).transpose();
+            absorbed(ctx, &args[..3], limit(&args[3])?, limit(&args[4])?)
+        },
     ),
     Function::condition(
         "within",
-        &[Param::Op, Param::Value, Param::OptValue],
-        "the activation (`relu` or `clip`) changes no number of the grid of this scale and zero point",
+        &[Param::Op, Param::Value, Param::Value, Param::OptValue],
+        "the activation (`relu` or `clip`) changes no number that a code of the value's type stands for on the grid of \
+         this scale and zero point",
         within,
     ),
     Function::condition(
@@ -77,10 +98,10 @@ pub(super) const TABLE: &[Function] = &[
     ),
     Function::attr(
         "code",
-        &[Param::Attr, Param::Value, Param::OptValue],
+        &[Param::Attr, Param::Value, Param::Value, Param::OptValue],
         Gives::Kind(AttrKind::Float),
-        "the integer that stands for a number (absent: 0) on a grid for the whole tensor; refused where the grid does \
-         not hold that number",
+        "the code of the value's type that stands for a number (absent: 0) on a grid for the whole tensor; refused \
+         where the grid does not hold that number",
         code,
     ),
 ];
@@ -114,14 +135,14 @@ struct GridOf {
     greatest: i64,
 }
 
-/// The grid of a constant scale and zero point. An absent zero point is 0 of `u8`, as ONNX says.
-fn grid(ctx: &Ctx<'_>, scale: &Arg<'_>, zero: &Arg<'_>) -> Result<GridOf, Refusal> {
+/// The grid of codes of a type, of a constant scale and zero point; an absent zero point is 0.
+fn grid(ctx: &Ctx<'_>, codes: ElemType, scale: &Arg<'_>, zero: &Arg<'_>) -> Result<GridOf, Refusal> {
     let scales = ctx.constant(scale.value()?, LIMIT).map_err(|e| format!("scale: {e}"))?;
-    let (zeros, elem) = match zero.optional_value() {
-        None => (vec![0.0], ElemType::U8),
-        Some(z) => (ctx.constant(z, LIMIT).map_err(|e| format!("zero point: {e}"))?, elem(ctx, z)?),
+    let zeros = match zero.optional_value() {
+        None => vec![0.0],
+        Some(z) => ctx.constant(z, LIMIT).map_err(|e| format!("zero point: {e}"))?,
     };
-    let (least, greatest) = elem.int_range().ok_or("the zero point is not an integer")?;
+    let (least, greatest) = codes.int_range().ok_or("the codes are not integers")?;
     let n = scales.len().max(zeros.len());
     let at = |v: &[f64], i: usize| if v.len() == 1 { v.first().copied() } else { v.get(i).copied() };
     let channels: Option<Vec<(f64, f64)>> = (0..n).map(|i| Some((at(&scales, i)?, at(&zeros, i)?))).collect();
@@ -149,18 +170,26 @@ fn limits(ctx: &Ctx<'_>, op: OpId) -> Result<(f64, f64), Refusal> {
 
 fn within(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
     let (low, high) = limits(ctx, args[0].op()?)?;
-    let GridOf { channels, least, greatest } = grid(ctx, &args[1], &args[2])?;
+    let codes = elem(ctx, args[1].value()?)?;
+    let GridOf { channels, least, greatest } = grid(ctx, codes, &args[2], &args[3])?;
     let number = |code: i64, s: f64, z: f64| f64::from((code as f64 - z) as f32 * s as f32);
     Ok(channels.iter().all(|&(s, z)| s > 0.0 && number(least, s, z) >= low && number(greatest, s, z) <= high))
 }
 
-fn absorbed(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<bool, Refusal> {
+/// Whether a grid, of which only the codes between two limits are used, absorbs an activation.
+fn absorbed(ctx: &Ctx<'_>, args: &[Arg<'_>], from: Option<f64>, to: Option<f64>) -> Result<bool, Refusal> {
     let Some(op) = args[0].optional_op() else { return Ok(true) };
     let (low, high) = limits(ctx, op)?;
-    let GridOf { channels, least, greatest } = grid(ctx, &args[1], &args[2])?;
+    // What quantises without a zero point gives unsigned codes, as ONNX says.
+    let codes = args[2].optional_value().map_or(Ok(ElemType::U8), |z| elem(ctx, z))?;
+    let GridOf { channels, least, greatest } = grid(ctx, codes, &args[1], &args[2])?;
+    let (least, greatest) = (
+        from.map_or(least as f64, |f| f.max(least as f64)),
+        to.map_or(greatest as f64, |t| t.min(greatest as f64)),
+    );
     // Rounding is monotone: if the bound itself lands on the last code, everything beyond it does.
-    let below = |s: f64, z: f64| low == f64::NEG_INFINITY || round_to_code(low, s, z) <= least as f64;
-    let above = |s: f64, z: f64| high == f64::INFINITY || round_to_code(high, s, z) >= greatest as f64;
+    let below = |s: f64, z: f64| low == f64::NEG_INFINITY || round_to_code(low, s, z) <= least;
+    let above = |s: f64, z: f64| high == f64::INFINITY || round_to_code(high, s, z) >= greatest;
     Ok(channels.iter().all(|&(s, z)| s > 0.0 && below(s, z) && above(s, z)))
 }
 
@@ -179,7 +208,8 @@ fn same_constant(ctx: &Ctx<'_>, a: &Arg<'_>, b: &Arg<'_>) -> Result<bool, Refusa
 
 fn code(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<Option<Attr>, Refusal> {
     let x = if args[0].optional_attr().is_some() { args[0].float()? } else { 0.0 };
-    let GridOf { channels, least, greatest } = grid(ctx, &args[1], &args[2])?;
+    let codes = elem(ctx, args[1].value()?)?;
+    let GridOf { channels, least, greatest } = grid(ctx, codes, &args[2], &args[3])?;
     let [(scale, zero)] = channels[..] else { return Err("the grid has one scale for each channel".into()) };
     let code = round_to_code(x, scale, zero);
     let back = (code - zero) as f32 * scale as f32;

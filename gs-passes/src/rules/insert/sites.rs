@@ -13,6 +13,7 @@ use gs_ir::{AttrSet, ElemType, Init, Module, OpId, Role, Use, ValueId, normal_at
 use gs_text::Diagnostic;
 use gs_text::gsr::InsertSite;
 use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 /// A place with what is put there.
 #[derive(Clone, Debug)]
@@ -83,6 +84,7 @@ pub(super) fn collect(
     let mut found = Vec::new();
     let mut problems = Vec::new();
     let order = values_in_order(module);
+    let mut seen_classes = FxHashSet::default();
     for (index, rule) in rules.iter().enumerate() {
         let filler = Filler::of(module.registry(), rule.kind);
         let roots = rule.pattern.roots();
@@ -96,7 +98,7 @@ pub(super) fn collect(
                 continue;
             }
             for m in matcher.all_at_value(&rule.pattern, value) {
-                match sites_of(module, rule, index, filler, &m, env) {
+                match sites_of(module, rule, index, filler, &m, env, &mut seen_classes) {
                     Ok(sites) => found.extend(sites),
                     Err(reason) => {
                         let at = value_name(module, value);
@@ -130,7 +132,8 @@ fn values_in_order(module: &Module) -> Vec<ValueId> {
     out
 }
 
-/// The sites of one match.
+/// The sites of one match. The first match in a class speaks for all its entries; a later one for its own value only,
+/// which is compared with what the first put there.
 fn sites_of(
     module: &Module,
     rule: &InsertRule,
@@ -138,6 +141,7 @@ fn sites_of(
     filler: Filler,
     m: &Match,
     env: &dyn RuleEnv,
+    seen_classes: &mut FxHashSet<(usize, u32)>,
 ) -> Result<Vec<Site>, Refusal> {
     let value = match m.bindings.get(rule.var) {
         Some(Binding::Value(Some(v))) => *v,
@@ -153,7 +157,9 @@ fn sites_of(
         InsertSite::Value => (vec![(value, Target::All)], None),
         InsertSite::Class => {
             let class = env.class_of(module, value).ok_or("the value is in no grid class")?;
-            (class.entries.iter().map(|&v| (v, Target::All)).collect(), Some((class.id, class.name)))
+            let first = seen_classes.insert((index, class.id));
+            let targets = class.entries.iter().filter(|&&v| first || v == value);
+            (targets.map(|&v| (v, Target::All)).collect(), Some((class.id, class.name)))
         }
     };
     let attrs = attributes(module, rule, m, env)?;
