@@ -44,6 +44,9 @@ grad relu($x) -> ($y) given ($dy)
   let $m = cast(greater($x, scalar(0.0))) {to = like($x)}
   => ($x: mul($dy, $m))
   where elem($x, float)
+
+grad batch_norm_train($x, $s, $b, _, _) -> ($y, _, _, $m, $i) given ($dy, $d1, $d2, $d3, $d4)
+  => ($x, $s, $b: batch_norm_grad($dy, $x, $s, $m, $i))
 "#;
 
 #[test]
@@ -54,11 +57,18 @@ fn everything_is_read_as_written() {
         (header.driver, header.target.as_ref().map(|t| t.text.as_str())),
         (Driver::Lower, Some("ort-cpu"))
     );
-    let [Item::Rule(swaps), Item::Rule(lists), Item::Rule(choice), Item::Insert(ranges), Item::Grad(grad)] =
-        &file.items[..]
+    let [
+        Item::Rule(swaps),
+        Item::Rule(lists),
+        Item::Rule(choice),
+        Item::Insert(ranges),
+        Item::Grad(grad),
+        Item::Grad(several),
+    ] = &file.items[..]
     else {
         panic!("{:?}", file.items)
     };
+    assert_eq!(several.gradients[0].0.iter().map(|n| n.text.as_str()).collect::<Vec<_>>(), ["x", "s", "b"]);
     assert_eq!(swaps.doc, "Two swaps are none.\n\nA second paragraph.");
     assert_eq!(
         (swaps.strictness, lists.strictness, choice.strictness),

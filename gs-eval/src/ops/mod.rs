@@ -11,6 +11,7 @@ mod control;
 mod conv;
 mod ctx;
 mod gather;
+mod gradient;
 mod layout;
 mod matmul;
 mod movement;
@@ -20,6 +21,7 @@ mod qlinear;
 mod qpool;
 mod quantise;
 mod reduce;
+mod training;
 mod unary;
 mod window;
 
@@ -49,6 +51,8 @@ const FAMILIES: &[&[Row]] = &[
     qlinear::TABLE,
     qpool::TABLE,
     control::TABLE,
+    training::TABLE,
+    gradient::TABLE,
 ];
 
 /// The evaluation of the built-in operator of this name.

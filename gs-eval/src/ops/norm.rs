@@ -15,13 +15,7 @@ fn batch_norm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let x = ctx.operand(0)?;
     let channels = x.dims().get(1).copied().unwrap_or(1);
     let plane: usize = x.dims().iter().skip(2).product();
-    let each = |i: usize| {
-        let v = ctx.floats(i)?;
-        if v.len() == channels {
-            return Ok(v);
-        }
-        Err(OpError::Extents { what: "one element per channel", left: vec![v.len()], right: vec![channels] })
-    };
+    let each = |i: usize| per_channel(ctx, i, channels);
     let (scale, bias, mean, var) = (each(1)?, each(2)?, each(3)?, each(4)?);
     let epsilon = f64::from(ctx.float("epsilon")?);
     ctx.allot(x.dims())?;
@@ -34,6 +28,15 @@ fn batch_norm(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         }
     }
     ctx.make(x.elem(), x.dims(), &y)
+}
+
+/// An operand with one number for each channel.
+pub(super) fn per_channel(ctx: &OpCtx<'_>, index: usize, channels: usize) -> Result<Vec<f64>, OpError> {
+    let v = ctx.floats(index)?;
+    if v.len() == channels {
+        return Ok(v);
+    }
+    Err(OpError::Extents { what: "one element per channel", left: vec![v.len()], right: vec![channels] })
 }
 
 /// To mean 0 and variance 1 over the axes from `axis` on, then scaled and shifted.
@@ -78,7 +81,7 @@ pub(super) fn softmax_row(row: &mut [f64]) {
     row.iter_mut().for_each(|v| *v /= sum);
 }
 
-fn log_softmax_row(row: &mut [f64]) {
+pub(super) fn log_softmax_row(row: &mut [f64]) {
     let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = row.iter().map(|v| (v - top).exp()).sum();
     row.iter_mut().for_each(|v| *v = *v - top - sum.ln());

@@ -25,11 +25,15 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn of(ctx: &OpCtx<'_>, x: &Tensor) -> Result<Self, OpError> {
+        Self::of_extents(ctx, x.dims())
+    }
+
+    /// The pool over a tensor of these extents.
+    pub(super) fn of_extents(ctx: &OpCtx<'_>, x: &[usize]) -> Result<Self, OpError> {
         let kernel =
             ctx.ints_if("kernel_shape").ok_or_else(|| OpError::MissingAttr("kernel_shape".into()))?;
         let kernel = crate::packed::extents(kernel)?;
-        let spatial =
-            x.dims().get(2..).ok_or(OpError::Rank { operand: "x", found: x.rank(), expected: 2 })?;
+        let spatial = x.get(2..).ok_or(OpError::Rank { operand: "x", found: x.len(), expected: 2 })?;
         let window = Window::forward(ctx, spatial, &kernel, ctx.flag("ceil_mode"))?;
         Self::over(ctx, x, window)
     }
@@ -37,11 +41,11 @@ impl Pool {
     pub(super) fn global(ctx: &OpCtx<'_>, x: &Tensor) -> Result<Self, OpError> {
         let spatial =
             x.dims().get(2..).ok_or(OpError::Rank { operand: "x", found: x.rank(), expected: 2 })?;
-        Self::over(ctx, x, Window::whole(spatial))
+        Self::over(ctx, x.dims(), Window::whole(spatial))
     }
 
-    fn over(ctx: &OpCtx<'_>, x: &Tensor, window: Window) -> Result<Self, OpError> {
-        let mut dims: Vec<usize> = x.dims().iter().take(2).copied().collect();
+    fn over(ctx: &OpCtx<'_>, x: &[usize], window: Window) -> Result<Self, OpError> {
+        let mut dims: Vec<usize> = x.iter().take(2).copied().collect();
         let planes: usize = dims.iter().product();
         dims.extend(window.output());
         let n = ctx.allot(&dims)?;
@@ -54,7 +58,7 @@ impl Pool {
         Ok(Self { window, planes, plane, sources, dims })
     }
 
-    fn out_plane(&self) -> usize {
+    pub(super) fn out_plane(&self) -> usize {
         self.dims.iter().skip(2).product()
     }
 

@@ -110,7 +110,12 @@ fn throw(dice: &mut Dice, decl: &OpDecl) -> bool {
         }
         let name = decl.operand(i).map_or("", |o| o.name);
         let dims = if dice.below(5) > 0 { main } else { dice.one_of(&shapes) };
-        let elem = if name.ends_with("scale") { ElemType::F32 } else { usual };
+        let (elem, dims) = match name {
+            "labels" => (ElemType::I64, main.get(..1).unwrap_or(main)),
+            "step" => (ElemType::I64, dims),
+            _ if name.ends_with("scale") => (ElemType::F32, dims),
+            _ => (usual, dims),
+        };
         inputs.push(tensor(dice, elem, dims));
         operands.push(Some(rw.add_param(graph, "", Type::Any)));
     }
@@ -143,8 +148,9 @@ fn no_operator_panics() {
             let mut dice = Dice { seed: round, thrown: (decl.name.len() as u64) << 32 };
             ran += usize::from(throw(&mut dice, decl));
         }
-        // The throws are not so wild that nothing ever runs, except for what needs a body that fits.
-        let wild = matches!(decl.regions, Regions::Any | Regions::Named(_)) || decl.name.starts_with('q');
+        // The throws are not so wild that nothing ever runs, except for what needs a body or operands that fit.
+        let fitting = decl.name.starts_with('q') || decl.name.ends_with("_grad");
+        let wild = matches!(decl.regions, Regions::Any | Regions::Named(_)) || fitting;
         assert!(ran > 0 || wild, "{} ({kind:?}) never ran", decl.name);
     }
 }

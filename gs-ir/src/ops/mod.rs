@@ -12,6 +12,7 @@ mod control;
 mod convolution;
 mod elementwise;
 mod extents;
+mod gradient;
 mod integer;
 mod matmul;
 mod normalization;
@@ -22,6 +23,7 @@ mod reduction;
 mod shape;
 mod slicing;
 mod support;
+mod training;
 mod window;
 
 use crate::registry::{OpDecl, OperandDecl, QRole, Regions, ResultDecl, Traits};
@@ -45,6 +47,8 @@ pub fn all() -> impl Iterator<Item = &'static OpDecl> {
         quantization::OPS,
         integer::OPS,
         control::OPS,
+        training::OPS,
+        gradient::OPS,
     ]
     .into_iter()
     .flatten()

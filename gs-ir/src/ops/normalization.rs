@@ -132,7 +132,7 @@ pub(crate) const OPS: &[OpDecl] = &[
     },
 ];
 
-fn batch_norm(ctx: &mut InferCtx<'_>) -> Inferred {
+pub(super) fn batch_norm(ctx: &mut InferCtx<'_>) -> Inferred {
     let elem = want_elem(ctx, "x", ElemType::is_float, "floating-point")?;
     let mut shape = tensor(ctx, "x")?.and_then(|t| t.shape.clone());
     let mut channels = match shape.as_deref() {

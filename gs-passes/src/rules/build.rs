@@ -49,16 +49,13 @@ impl<'a, 'm> Builder<'a, 'm> {
     /// Builds in front of the root of a match.
     pub fn new(rewriter: &'a mut Rewriter<'m>, env: &'a dyn RuleEnv, root: OpId, found: &'a Match) -> Self {
         let root_results = rewriter.op(root).results().len();
+        Builder { root_results, ..Builder::at(rewriter, env, found, At::Before(root)) }
+    }
+
+    /// Builds at some place what replaces nothing.
+    pub(super) fn at(rewriter: &'a mut Rewriter<'m>, env: &'a dyn RuleEnv, found: &'a Match, at: At) -> Self {
         let (bindings, matched) = (found.bindings.clone(), &found.ops[..]);
-        Builder {
-            rewriter,
-            env,
-            bindings,
-            matched,
-            at: At::Before(root),
-            root_results,
-            built: Built::default(),
-        }
+        Builder { rewriter, env, bindings, matched, at, root_results: 1, built: Built::default() }
     }
 
     /// Builds everything, or nothing.
@@ -76,10 +73,7 @@ impl<'a, 'm> Builder<'a, 'm> {
     }
 
     fn all(&mut self, lets: &[(Slot, Tmpl)], template: &Tmpl) -> Result<(), Refusal> {
-        for (slot, t) in lets {
-            let value = self.value(t)?;
-            self.bindings[*slot] = Binding::Value(Some(value));
-        }
+        self.bind(lets)?;
         self.built.values = match template {
             Tmpl::Tuple(all) => all.iter().map(|t| self.value(t)).collect::<Result<_, _>>()?,
             Tmpl::Each(each) => {
@@ -90,6 +84,28 @@ impl<'a, 'm> Builder<'a, 'm> {
             one => vec![self.value(one)?],
         };
         Ok(())
+    }
+
+    /// Makes named values.
+    pub(super) fn bind(&mut self, lets: &[(Slot, Tmpl)]) -> Result<(), Refusal> {
+        for (slot, t) in lets {
+            let value = self.value(t)?;
+            self.bindings[*slot] = Binding::Value(Some(value));
+        }
+        Ok(())
+    }
+
+    /// The values of a template that may stand for several.
+    pub(super) fn values(&mut self, t: &Tmpl) -> Result<Vec<ValueId>, Refusal> {
+        let mut out = SmallVec::new();
+        self.operands(t, &mut out)?;
+        Ok(out.into_iter().collect::<Option<_>>().ok_or("an operand is absent")?)
+    }
+
+    /// All results of an operation, of which there are so many.
+    pub(super) fn results(&mut self, op: &OpTmpl, count: usize) -> Result<Vec<ValueId>, Refusal> {
+        let made = self.operation(op, Some(count))?;
+        Ok(self.rewriter.op(made).results().to_vec())
     }
 
     /// One value.

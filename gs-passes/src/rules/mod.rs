@@ -8,6 +8,7 @@
 pub mod build;
 mod compile;
 mod contents;
+mod derive;
 mod env;
 mod eval;
 pub mod example;
@@ -21,6 +22,7 @@ pub mod rule;
 mod same;
 mod view;
 
+pub use derive::Gradients;
 pub use env::{GridClass, NoEnv, RuleEnv, Site};
 pub use eval::{Bindings, Evaluator};
 pub use functions::RuleFunctions;

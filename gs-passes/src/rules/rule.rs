@@ -182,8 +182,9 @@ pub struct GradRule {
     pub given: Vec<Slot>,
     /// Values made first, in order.
     pub lets: Vec<(Slot, Tmpl)>,
-    /// Gradients of operands: the operand's slot and what it is.
-    pub gradients: Vec<(Slot, Tmpl)>,
+    /// Gradients of operands: their slots and what they are. Several slots stand for the results of one operation;
+    /// the slot of a list for one gradient of each of its values.
+    pub gradients: Vec<(Vec<Slot>, Tmpl)>,
     /// What must hold besides.
     pub conditions: Vec<Cond>,
     /// Where it stands.

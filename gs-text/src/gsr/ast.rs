@@ -255,8 +255,8 @@ pub struct Grad {
     pub given: Vec<Name>,
     /// Values named on the way.
     pub lets: Vec<(Name, Expr)>,
-    /// For each operand that has one: its gradient.
-    pub gradients: Vec<(Name, Expr)>,
+    /// Operands and their gradient; several names stand for the results of one operation, in order.
+    pub gradients: Vec<(Vec<Name>, Expr)>,
     /// What must hold besides.
     pub conditions: Vec<Cond>,
     /// Where it stands.

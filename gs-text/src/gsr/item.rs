@@ -345,9 +345,12 @@ impl Parser<'_> {
         }
         self.c.expect(K::FatArrow)?;
         let gradients = self.list(K::LParen, K::RParen, |p| {
-            let name = p.var()?;
+            let mut names = vec![p.var()?];
+            while p.c.eat(K::Comma) {
+                names.push(p.var()?);
+            }
             p.c.expect(K::Colon)?;
-            Some((name, p.expr()?))
+            Some((names, p.expr()?))
         })?;
         let conditions = if self.c.eat_word("where") { self.conds()? } else { Vec::new() };
         let span = Span { end: op.span.end, ..self.c.span_of(start) };

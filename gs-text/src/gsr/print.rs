@@ -138,8 +138,8 @@ fn grad(out: &mut String, g: &Grad) {
     out.push_str(")\n");
     lets(out, &g.lets);
     out.push_str("  => (");
-    list(out, &g.gradients, |out, (n, e)| {
-        var(out, &n.text);
+    list(out, &g.gradients, |out, (names, e)| {
+        list(out, names, |out, n| var(out, &n.text));
         out.push_str(": ");
         expr(out, e);
     });

@@ -70,7 +70,10 @@ fn required(decl: &OpDecl) -> &'static str {
         "cast" => "to=i64",
         "concat" | "qconcat" => "axis=0",
         "constant" => "value=1",
-        "max_pool" | "average_pool" | "qaverage_pool" => "kernel_shape=2",
+        "max_pool" | "average_pool" | "qaverage_pool" | "max_pool_grad" => "kernel_shape=2",
+        "average_pool_grad" => "kernel_shape=2 shape=1,1,2,2",
+        "broadcast" | "unbroadcast" | "conv_input_grad" | "conv_weight_grad" => "shape=1,1,2,2",
+        "schedule" => "base=1.0",
         "pad" => "pads=0,0",
         "qsoftmax" => "opset=13",
         "reshape" => "shape=-1",
@@ -108,7 +111,7 @@ fn operands_of_unknown_rank_are_let_through() {
                 .operands
                 .iter()
                 .map(|o| match (o.name, o.arity) {
-                    ("indices" | "shape" | "trip_count", _) => "i64",
+                    ("indices" | "shape" | "trip_count" | "labels" | "step", _) => "i64",
                     ("cond", _) => "bool",
                     ("range", _) => "f32",
                     (n, _) if n.ends_with("scale") && decl.name != "batch_norm" => "f32",

@@ -177,22 +177,36 @@ impl Compiler<'_> {
         let source = Pattern { kind: PatternKind::Op(g.pattern.clone()), span: g.span };
         let conditions: Vec<Cond> = g.conditions.iter().filter_map(|c| self.cond(&mut scope, c)).collect();
         let lets = self.lets(&mut scope, &g.lets, &source);
-        let mut gradients: Vec<(Slot, Tmpl)> = Vec::new();
-        for (name, e) in &g.gradients {
-            let slot = self.read(&mut scope, &name.text, name.span);
-            let value = self.template(&mut scope, e, &source);
-            let (Some(slot), Some(value)) = (slot, value) else { continue };
-            if gradients.iter().any(|(s, _)| *s == slot) {
-                let message = format!("`${}` has two gradients here", name.text);
-                self.error(Diagnostic::error("GS0632", message).label(name.span, ""));
-            }
-            gradients.push((slot, value));
-        }
+        let gradients = self.gradients(&mut scope, g, &source);
         if self.diagnostics[errors..].iter().any(Diagnostic::is_error) {
             return None;
         }
         let (doc, span) = (g.doc.clone(), g.span);
         Some(GradRule { kind, doc, vars: scope.vars, pattern, given, lets, gradients, conditions, span })
+    }
+
+    fn gradients(&mut self, scope: &mut Scope, g: &ast::Grad, source: &Pattern) -> Vec<(Vec<Slot>, Tmpl)> {
+        let mut gradients: Vec<(Vec<Slot>, Tmpl)> = Vec::new();
+        for (names, e) in &g.gradients {
+            let slots: Option<Vec<Slot>> = names.iter().map(|n| self.read(scope, &n.text, n.span)).collect();
+            let value = match &e.kind {
+                ExprKind::Each { .. } => self.operand(scope, e, source),
+                _ => self.template(scope, e, source),
+            };
+            let (Some(slots), Some(value)) = (slots, value) else { continue };
+            for (slot, name) in slots.iter().zip(names) {
+                if gradients.iter().any(|(earlier, _)| earlier.contains(slot)) {
+                    let message = format!("`${}` has two gradients here", name.text);
+                    self.error(Diagnostic::error("GS0632", message).label(name.span, ""));
+                }
+            }
+            if slots.len() > 1 && !matches!(value, Tmpl::Op(_)) {
+                let message = "several gradients are the results of one operation";
+                self.error(Diagnostic::error("GS0632", message).label(e.span, "this is none"));
+            }
+            gradients.push((slots, value));
+        }
+        gradients
     }
 }
 

@@ -60,7 +60,7 @@ impl Compiler<'_> {
     }
 
     /// What can stand at an operand place.
-    fn operand(&mut self, scope: &mut Scope, e: &Expr, pattern: &Pattern) -> Option<Tmpl> {
+    pub(super) fn operand(&mut self, scope: &mut Scope, e: &Expr, pattern: &Pattern) -> Option<Tmpl> {
         match &e.kind {
             ExprKind::Absent => Some(Tmpl::Absent),
             ExprKind::Var(name) => {
