@@ -104,6 +104,12 @@ fn resnet8() {
     everything_is_integer(&stages);
     executors_agree(&stages, &samples);
     portable_form_is_the_same_network(&stages, &samples);
+    // A quarter of it are the codes of the weights; the rest is what describes them.
+    let mut portable = stages.integers.clone();
+    to_qdq_form(&mut portable).unwrap_or_else(|e| panic!("{e}"));
+    let (before, after) =
+        (std::fs::metadata(&path).expect("a file").len(), onnx_bytes(&portable).len() as u64);
+    assert!(after * 1000 <= before * 279, "{after} of {before} bytes");
 }
 
 #[test]
