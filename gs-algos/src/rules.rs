@@ -11,6 +11,7 @@ use std::fmt;
 /// The shipped rule files of this crate: name and text. Tests check each, and run every example in it.
 pub const SHIPPED: &[(&str, &str)] = &[
     ("simqat", crate::simqat::RULES),
+    ("explicit", crate::deploy::EXPLICIT),
     ("lower-ort-cpu", crate::deploy::LOWER_ORT_CPU),
     ("qdq-form", crate::deploy::QDQ_FORM),
 ];

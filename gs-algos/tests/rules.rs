@@ -8,7 +8,7 @@ use gs_algos::rules::{SHIPPED, load};
 use gs_algos::simqat::{SimQat, SimQatConfig};
 use gs_eval::random::unit;
 use gs_eval::{Evaluator, Executor, InMemory, Materializer, Tensor};
-use gs_ir::{Attr, ElemType, FloatBits, Module, OpId, Registry, ValueId, infer_module, verify};
+use gs_ir::{Attr, ElemType, FloatBits, Module, OpId, Registry, Rewriter, ValueId, infer_module, verify};
 use gs_passes::grid::{Grids, Part, channel_axis};
 use gs_passes::manager::PassContext;
 use gs_passes::rules::example::check_examples;
@@ -453,4 +453,34 @@ fn the_portable_form_has_no_operator_of_one_runtime_and_computes_the_same() {
     for (a, b) in before.iter().zip(run(&portable, &images)) {
         assert!(difference(a, &b) < 0.01, "{}", difference(a, &b));
     }
+}
+
+/// Files often leave out a zero point of 0.
+#[test]
+fn omitted_zero_points_deploy() {
+    let (module, images) = frozen(EVERYTHING);
+    let mut portable = module.clone();
+    deploy(&mut portable, "ort-cpu", Form::Qdq).unwrap_or_else(|e| panic!("{e}"));
+    let mut whole = portable.clone();
+    let mut omitted = 0;
+    let mut rewriter = Rewriter::new(&mut portable);
+    for op in rewriter.all_ops() {
+        let rim = ["quantize", "dequantize"].contains(&rewriter.op_name(op));
+        let Some(zero) = rewriter.op(op).operand(2).filter(|_| rim).and_then(|v| rewriter.as_global(v))
+        else {
+            continue;
+        };
+        let zeros = Materializer::new(&rewriter).tensor(zero).ok().and_then(|t| t.to_f64s());
+        if zeros.is_some_and(|z| z.iter().all(|z| *z == 0.0)) {
+            rewriter.set_operand(op, 2, None);
+            omitted += 1;
+        }
+    }
+    assert!(omitted > 10, "{omitted}");
+    verify(&portable).unwrap_or_else(|e| panic!("{e:?}"));
+    for m in [&mut whole, &mut portable] {
+        to_integers(m, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+    }
+    assert_eq!(computes_in_float(&portable), Vec::<String>::new(), "{}", operations(&portable));
+    assert_eq!(run(&portable, &images), run(&whole, &images));
 }

@@ -1,10 +1,11 @@
 //! Deployment: a frozen network becomes integer operators of a target, by rewrite rules.
 //!
-//! 1. `qdq` becomes a dequantize of a quantize, and dequantize moves down through data movement (qdq.gsr of
+//! 1. What a file may leave out is said in full (explicit.gsr).
+//! 2. `qdq` becomes a dequantize of a quantize, and dequantize moves down through data movement (qdq.gsr of
 //!    gs-passes), so that movement runs on integers and pairs meet.
-//! 2. Each region between dequantize and quantize becomes one integer operator (the target's lowering rules).
-//! 3. Quantised weights are folded into derived constants.
-//! 4. For the portable form, integer operators that only one runtime knows are written as quantize, float
+//! 3. Each region between dequantize and quantize becomes one integer operator (the target's lowering rules).
+//! 4. Quantised weights are folded into derived constants.
+//! 5. For the portable form, integer operators that only one runtime knows are written as quantize, float
 //!    operator and dequantize again (qdq-form.gsr), which that runtime fuses back.
 
 use crate::simqat::note_kept;
@@ -20,6 +21,8 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// The rules that say absent zero points.
+pub const EXPLICIT: &str = include_str!("explicit.gsr");
 /// The lowering rules of the target `ort-cpu`.
 pub const LOWER_ORT_CPU: &str = include_str!("lower-ort-cpu.gsr");
 /// The rules of the portable form.
@@ -79,7 +82,8 @@ pub fn to_integers(module: &mut Module, target_name: &str) -> Result<PassReport,
     }
     let main = module.main().ok_or(DeployError::NoGraph)?;
     note_kept(module, &Grids::of(module, main, &target, &|_| true));
-    let mut report = run(module, &crate::rules::load("qdq", gs_passes::passes::QDQ_RULES)?);
+    let mut report = run(module, &crate::rules::load("explicit", EXPLICIT)?);
+    report.absorb(run(module, &crate::rules::load("qdq", gs_passes::passes::QDQ_RULES)?));
     let lowering = lowering(&target)?;
     report.absorb(run(module, &lowering));
     note_refused(module, &lowering);
