@@ -1,6 +1,8 @@
 //! The targets that ship with the library, and lookup by name. A new target is one `.toml` file in
 //! `gs-algos/targets` and its line here; a user's own is read from a path.
 
+use gs_eval::Arithmetic;
+use gs_ir::Module;
 use gs_passes::target::{Target, TargetError};
 use std::path::Path;
 use thiserror::Error;
@@ -59,6 +61,15 @@ pub fn find(name: &str) -> Result<Target, TargetLookupError> {
     Err(TargetLookupError::Unknown { name: name.to_owned(), known: names().collect::<Vec<_>>().join(", ") })
 }
 
+/// The arithmetic in which a module's integers are computed: that of the target in its header, without one that of
+/// ONNX Runtime.
+///
+/// # Errors
+/// As [`find`].
+pub fn arithmetic_of(module: &Module) -> Result<Arithmetic, TargetLookupError> {
+    module.meta.target.as_deref().map_or(Ok(Arithmetic::default()), |name| Ok(find(name)?.arithmetic()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +91,32 @@ mod tests {
                     "target {name}: `{op}` has no integer form"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_arithmetic_is_that_of_the_file() {
+        assert_eq!(find("ort-cpu").unwrap().arithmetic(), Arithmetic::ONNX_RUNTIME_CPU);
+        let text = SHIPPED[0].1;
+        let q31 = text
+            .replace("\"half_even\"", "\"half_away\"")
+            .replace("\"f32_multiply\"", "\"q31_shift\"")
+            .replace("zero_point_before_round = true", "");
+        assert_eq!(Target::parse(&q31).unwrap().arithmetic(), Arithmetic::Q31);
+    }
+
+    #[test]
+    fn what_no_target_can_be_is_answered_with_what_there_is() {
+        let text = SHIPPED[0].1;
+        let error = |from: &str, to: &str| Target::parse(&text.replace(from, to)).unwrap_err().to_string();
+        for (from, to, known) in [
+            ("\"half_even\"", "\"half_odd\"", "half_even, half_up, half_away"),
+            ("\"f32_multiply\"", "\"f64\"", "f32_multiply, q31_shift, pow2_shift"),
+            ("native = \"qconv\"", "zero_point_before_round = true", "add, mul, average_pool"),
+            ("[bias]", "[biases]", "biases"),
+        ] {
+            let said = error(from, to);
+            assert!(said.contains(known), "{said}");
         }
     }
 

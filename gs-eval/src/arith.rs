@@ -14,6 +14,9 @@ pub enum Rounding {
 }
 
 impl Rounding {
+    /// All of them.
+    pub const ALL: [Rounding; 3] = [Rounding::HalfEven, Rounding::HalfUp, Rounding::HalfAway];
+
     /// The name in target files.
     pub fn name(self) -> &'static str {
         match self {
@@ -25,7 +28,7 @@ impl Rounding {
 
     /// The rounding of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Rounding::HalfEven, Rounding::HalfUp, Rounding::HalfAway].into_iter().find(|r| r.name() == name)
+        Self::ALL.into_iter().find(|r| r.name() == name)
     }
 
     /// Rounds an f32.
@@ -84,6 +87,9 @@ pub enum Requant {
 }
 
 impl Requant {
+    /// All of them.
+    pub const ALL: [Requant; 3] = [Requant::F32Multiply, Requant::Q31Shift, Requant::Pow2Shift];
+
     /// The name in target files.
     pub fn name(self) -> &'static str {
         match self {
@@ -95,7 +101,7 @@ impl Requant {
 
     /// The form of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Requant::F32Multiply, Requant::Q31Shift, Requant::Pow2Shift].into_iter().find(|r| r.name() == name)
+        Self::ALL.into_iter().find(|r| r.name() == name)
     }
 }
 

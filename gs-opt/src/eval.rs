@@ -46,7 +46,7 @@ pub fn run(args: &EvalArgs) -> Outcome<()> {
     let mut module = files::read(&args.model)?;
     run_in_integers(&mut module)?;
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?;
-    let executor = executor::make(args.engine, args.threads)?;
+    let executor = executor::for_module(args.engine, args.threads, &module)?;
     let names = output_names(&module);
     let mut writer = args.outputs.as_deref().map(NpzWriter::new);
     let mut progress = Progress::new();

@@ -2,7 +2,9 @@
 
 use crate::cli::Engine;
 use crate::failure::{Failure, Outcome};
-use gs_eval::{Evaluator, Executor};
+use gs_algos::targets::arithmetic_of;
+use gs_eval::{Arithmetic, Evaluator, Executor};
+use gs_ir::{Module, Phase};
 use gs_runtime::Runtime;
 
 /// The executor asked for, with so many threads (all processors where none is given).
@@ -17,4 +19,37 @@ pub fn make(engine: Engine, threads: Option<usize>) -> Outcome<Box<dyn Executor>
         Engine::Fast => Box::new(Runtime::new(threads)?),
         Engine::Reference => Box::new(Evaluator::new()),
     })
+}
+
+/// The executor asked for, that computes the integers of a module as the module's target does.
+///
+/// # Errors
+/// As [`make`]; a target that is not known, or whose arithmetic this engine does not have.
+pub fn for_module(engine: Engine, threads: Option<usize>, module: &Module) -> Outcome<Box<dyn Executor>> {
+    if Phase::of(module) != Phase::Deployed {
+        return make(engine, threads);
+    }
+    let arithmetic = arithmetic_of(module)?;
+    match engine {
+        Engine::Reference => Ok(Box::new(Evaluator::new().with_arithmetic(arithmetic))),
+        Engine::Fast if arithmetic == Arithmetic::ONNX_RUNTIME_CPU => make(engine, threads),
+        Engine::Fast => {
+            let target = module.meta.target.as_deref().unwrap_or_default();
+            Err(Failure::new(format!(
+                "the fast engine computes integers as ONNX Runtime does; target `{target}` computes them otherwise"
+            ))
+            .help("run it with --engine reference"))
+        }
+    }
+}
+
+/// The fastest executor that computes integers in this arithmetic.
+///
+/// # Errors
+/// As [`make`].
+pub fn fastest(threads: Option<usize>, arithmetic: Arithmetic) -> Outcome<Box<dyn Executor>> {
+    if arithmetic == Arithmetic::ONNX_RUNTIME_CPU {
+        return make(Engine::Fast, threads);
+    }
+    Ok(Box::new(Evaluator::new().with_arithmetic(arithmetic)))
 }

@@ -46,7 +46,9 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
         .map_err(|e| Failure::new(e.to_string()))?;
     report.absorb(lowered);
     let ledger = Ledger::of(&float, &integers);
-    let ratio = signal_to_noise(&float, &integers, executor.as_ref(), &samples, &mut progress)?;
+    let arithmetic = gs_algos::targets::find(&args.target)?.arithmetic();
+    let runs = [executor, executor::fastest(args.threads, arithmetic)?];
+    let ratio = signal_to_noise(&float, &integers, &runs, &samples, &mut progress)?;
     progress.finish();
 
     for note in &report.notes {
@@ -127,17 +129,18 @@ fn written_form(args: &QuantizeArgs, mut integers: Module) -> Outcome<Module> {
     Ok(integers)
 }
 
-/// Signal-to-noise of each output in decibels, on samples of the calibration data: needs no labels.
+/// Signal-to-noise of each output in decibels, on samples of the calibration data: needs no labels. The executors
+/// run the float network and the integers.
 fn signal_to_noise(
     float: &Module,
     integers: &Module,
-    executor: &dyn Executor,
+    [in_float, in_integers]: &[Box<dyn Executor>; 2],
     samples: &Samples,
     progress: &mut Progress,
 ) -> Outcome<Vec<(String, f64)>> {
     let few = samples.first(COMPARED);
     let mut before: Vec<Vec<Tensor>> = Vec::new();
-    score(float, executor, &few, 64, progress, &mut |r| {
+    score(float, in_float.as_ref(), &few, 64, progress, &mut |r| {
         before.push(r.to_vec());
         Ok(())
     })?;
@@ -146,7 +149,7 @@ fn signal_to_noise(
     let names = crate::eval::output_names(float);
     let mut sums = vec![(0.0f64, 0.0f64); names.len()];
     let mut batches = before.iter();
-    score(&integers, executor, &few, 64, progress, &mut |after| {
+    score(&integers, in_integers.as_ref(), &few, 64, progress, &mut |after| {
         for (sum, (a, b)) in sums.iter_mut().zip(batches.next().into_iter().flatten().zip(after)) {
             let (Some(a), Some(b)) = (a.to_f64s(), b.to_f64s()) else { continue };
             for (x, y) in a.iter().zip(&b) {

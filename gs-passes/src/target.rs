@@ -1,7 +1,9 @@
 //! What a target can do: plain data, read from a `.toml` file. Placement, lowering, pruning and the cost of
 //! extraction ask it; nothing about a target is written in code.
 
-use serde::Deserialize;
+use gs_eval::Arithmetic;
+pub use gs_eval::{Requant, Rounding};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -18,8 +20,10 @@ pub struct Target {
     /// Opset versions that it loads.
     pub opset: OpsetRange,
     /// How results are rounded to integers.
+    #[serde(deserialize_with = "rounding")]
     pub rounding: Rounding,
     /// The arithmetic of requantisation.
+    #[serde(deserialize_with = "requant")]
     pub requant: Requant,
     /// Whether sums of two u8 x i8 products saturate at 16 bits; weights then need 7 bits.
     pub pair_saturation: bool,
@@ -58,28 +62,6 @@ pub struct OpsetRange {
     pub default: i64,
     /// The highest that it loads.
     pub max: i64,
-}
-
-/// How results are rounded to integers.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Rounding {
-    HalfEven,
-    HalfUp,
-    HalfAway,
-}
-
-/// The arithmetic of requantisation.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Requant {
-    /// The accumulator as f32 times an f32 factor, rounded.
-    F32Multiply,
-    /// A 31-bit fixed-point multiplier and a rounding shift.
-    Q31Shift,
-    /// A shift.
-    Pow2Shift,
 }
 
 /// What channel counts run fast.
@@ -154,6 +136,9 @@ pub struct OpSupport {
     pub same_grid: bool,
     /// Whether it can also return float.
     pub float_out: bool,
+    /// The zero point of the result is added before rounding, so that ties depend on its parity. For the operators of
+    /// [`ZERO_POINT_PLACES`] only.
+    pub zero_point_before_round: bool,
     /// The only axis for which the integer form exists (negative: from the end).
     pub needs_axis: Option<i64>,
 }
@@ -168,10 +153,25 @@ pub struct Costs {
     pub quantise_per_element: f64,
 }
 
+/// The operators whose integer form may add the zero point before or after rounding.
+pub const ZERO_POINT_PLACES: [&str; 3] = ["add", "mul", "average_pool"];
+
 /// Why a target file was not accepted.
 #[derive(Debug, Error)]
-#[error("target file: {0}")]
-pub struct TargetError(#[from] toml::de::Error);
+pub enum TargetError {
+    /// It is not what a target file looks like.
+    #[error("target file: {0}")]
+    Form(#[from] toml::de::Error),
+    /// A place of the zero point for an operator that has no choice.
+    #[error(
+        "target file: [op.{op}] says `zero_point_before_round`, but there is a choice only for: {}",
+        ZERO_POINT_PLACES.join(", ")
+    )]
+    ZeroPointPlace {
+        /// The operator.
+        op: String,
+    },
+}
 
 impl Target {
     /// Reads a target file.
@@ -179,11 +179,49 @@ impl Target {
     /// # Errors
     /// With line, column and what was expected.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
-        Ok(toml::from_str(text)?)
+        let target: Self = toml::from_str(text)?;
+        let places = target.op.iter().filter(|(_, s)| s.zero_point_before_round);
+        match places.map(|(op, _)| op).find(|op| !ZERO_POINT_PLACES.contains(&op.as_str())) {
+            Some(op) => Err(TargetError::ZeroPointPlace { op: op.clone() }),
+            None => Ok(target),
+        }
     }
 
     /// The integer form of an operator, if it has one.
     pub fn support(&self, op_name: &str) -> Option<&OpSupport> {
         self.op.get(op_name)
     }
+
+    /// The arithmetic in which it computes integers.
+    pub fn arithmetic(&self) -> Arithmetic {
+        let [add, mul, average_pool] =
+            ZERO_POINT_PLACES.map(|op| self.support(op).is_some_and(|s| s.zero_point_before_round));
+        Arithmetic {
+            requant: self.requant,
+            rounding: self.rounding,
+            add_zero_point_before_round: add,
+            mul_zero_point_before_round: mul,
+            average_pool_zero_point_before_round: average_pool,
+        }
+    }
+}
+
+fn rounding<'de, D: Deserializer<'de>>(from: D) -> Result<Rounding, D::Error> {
+    named(from, "rounding", Rounding::from_name, &Rounding::ALL.map(Rounding::name))
+}
+
+fn requant<'de, D: Deserializer<'de>>(from: D) -> Result<Requant, D::Error> {
+    named(from, "requantisation", Requant::from_name, &Requant::ALL.map(Requant::name))
+}
+
+/// What a word names, or an error that says what there is.
+fn named<'de, D: Deserializer<'de>, T>(
+    from: D,
+    what: &str,
+    find: fn(&str) -> Option<T>,
+    known: &[&str],
+) -> Result<T, D::Error> {
+    let word = String::deserialize(from)?;
+    let unknown = || format!("no {what} is named `{word}`; there are: {}", known.join(", "));
+    find(&word).ok_or_else(|| serde::de::Error::custom(unknown()))
 }
