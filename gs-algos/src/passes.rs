@@ -178,7 +178,7 @@ impl Pass for Deploy {
     }
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         let target = target_of(&self.target, module);
-        deploy(module, &target, self.format)
+        Ok(deploy(module, &target, self.format)?)
     }
 }
 
@@ -203,28 +203,31 @@ impl Pass for Integers {
     }
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         let target = target_of(&self.target, module);
-        to_integers(module, &target)
+        Ok(to_integers(module, &target)?)
     }
 }
 
 static QDQ: PassInfo = PassInfo {
     name: "qdq-form",
     doc: "write integer operators in the portable form",
-    options: &[],
+    options: &[("target", "the target (what the module was deployed for, else ort-cpu)")],
     accepts: &[Phase::Frozen, Phase::Deployed],
     produces: None,
 };
 
 /// The pass `qdq-form`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QdqForm {}
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct QdqForm {
+    target: Option<String>,
+}
 
 impl Pass for QdqForm {
     fn info(&self) -> &'static PassInfo {
         &QDQ
     }
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        to_qdq_form(module)
+        let target = target_of(&self.target, module);
+        Ok(to_qdq_form(module, &target)?)
     }
 }

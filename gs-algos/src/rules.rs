@@ -2,7 +2,6 @@
 
 use gs_ir::registry::AttrKind;
 use gs_ir::{Attr, Init, Literal, Registry, ValueId};
-use gs_passes::manager::PassError;
 use gs_passes::rules::functions::{Arg, Ctx, Function, Gives, Param, Refusal};
 use gs_passes::rules::{RuleFunctions, RuleSet, Site};
 use gs_text::{SourceMap, Style};
@@ -16,9 +15,9 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("qdq-form", crate::deploy::QDQ_FORM),
 ];
 
-/// Diagnostics of a rule file that does not load.
+/// Diagnostics of a rule file that does not load, rendered.
 #[derive(Debug)]
-struct BadRules(String);
+pub struct BadRules(String);
 
 impl fmt::Display for BadRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,10 +31,23 @@ impl std::error::Error for BadRules {}
 ///
 /// # Errors
 /// Rendered diagnostics.
-pub fn load(name: &str, text: &str) -> Result<RuleSet, PassError> {
-    RuleSet::parse(name, text, &Registry::builtin(), &functions()).map_err(|diagnostics| {
+pub fn load(name: &str, text: &str) -> Result<RuleSet, BadRules> {
+    load_with(name, text, &Registry::builtin(), &functions())
+}
+
+/// Reads and checks a rule file against these operators and functions.
+///
+/// # Errors
+/// Rendered diagnostics.
+pub fn load_with(
+    name: &str,
+    text: &str,
+    registry: &Registry,
+    functions: &RuleFunctions,
+) -> Result<RuleSet, BadRules> {
+    RuleSet::parse(name, text, registry, functions).map_err(|diagnostics| {
         let sources = SourceMap::single(name, text);
-        Box::new(BadRules(gs_text::render_all(&diagnostics, &sources, Style::Plain))) as PassError
+        BadRules(gs_text::render_all(&diagnostics, &sources, Style::Plain))
     })
 }
 

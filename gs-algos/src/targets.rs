@@ -1,8 +1,6 @@
 //! The targets that ship with the library, and lookup by name. A new target is one `.toml` file in
 //! `gs-algos/targets` and its line here; a user's own is read from a path.
 
-use gs_eval::Arithmetic;
-use gs_ir::Module;
 use gs_passes::target::{Target, TargetError};
 use std::path::Path;
 use thiserror::Error;
@@ -61,18 +59,10 @@ pub fn find(name: &str) -> Result<Target, TargetLookupError> {
     Err(TargetLookupError::Unknown { name: name.to_owned(), known: names().collect::<Vec<_>>().join(", ") })
 }
 
-/// The arithmetic in which a module's integers are computed: that of the target in its header, without one that of
-/// ONNX Runtime.
-///
-/// # Errors
-/// As [`find`].
-pub fn arithmetic_of(module: &Module) -> Result<Arithmetic, TargetLookupError> {
-    module.meta.target.as_deref().map_or(Ok(Arithmetic::default()), |name| Ok(find(name)?.arithmetic()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gs_eval::Arithmetic;
     use gs_ir::Registry;
 
     #[test]

@@ -195,6 +195,9 @@ pub struct EvalArgs {
     /// What runs the network.
     #[arg(long, value_enum, default_value_t = Engine::Fast)]
     pub engine: Engine,
+    /// The target in whose arithmetic integers are computed: a name or a .toml file (what the network was made for).
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
     /// Write each output of the network, by name, to this .npz file.
     #[arg(long, value_name = "OUT.npz")]
     pub outputs: Option<PathBuf>,

@@ -12,6 +12,9 @@ use gs_eval::{DataSource, Executor, Tensor, TensorSpec};
 use gs_ir::{Module, Phase};
 use std::time::{Duration, Instant};
 
+/// The target of networks that name none.
+const DEFAULT_TARGET: &str = "ort-cpu";
+
 /// What a run over a data set gave.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Score {
@@ -44,9 +47,10 @@ pub fn run(args: &EvalArgs) -> Outcome<()> {
         return Err(Failure::usage("--batch 0: a batch has at least one sample"));
     }
     let mut module = files::read(&args.model)?;
-    run_in_integers(&mut module)?;
+    let target = target(args, &module)?;
+    lower(&mut module, &target)?;
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?;
-    let executor = executor::for_module(args.engine, args.threads, &module)?;
+    let executor = executor::for_module(args.engine, args.threads, &module, &target)?;
     let names = output_names(&module);
     let mut writer = args.outputs.as_deref().map(NpzWriter::new);
     let mut progress = Progress::new();
@@ -70,11 +74,28 @@ pub fn run(args: &EvalArgs) -> Outcome<()> {
 /// # Errors
 /// Where it cannot be lowered.
 pub fn run_in_integers(module: &mut Module) -> Outcome<()> {
+    let target = module.meta.target.clone().unwrap_or_else(|| DEFAULT_TARGET.to_owned());
+    lower(module, &target)
+}
+
+fn lower(module: &mut Module, target: &str) -> Outcome<()> {
     if Phase::of(module) == Phase::Frozen {
-        let target = module.meta.target.clone().unwrap_or_else(|| "ort-cpu".to_owned());
-        gs_algos::deploy::to_integers(module, &target).map_err(|e| Failure::new(e.to_string()))?;
+        gs_algos::deploy::to_integers(module, target)?;
     }
     Ok(())
+}
+
+/// The target asked for, which must be the one that the module was made for.
+fn target(args: &EvalArgs, module: &Module) -> Outcome<String> {
+    let made_for = module.meta.target.as_deref();
+    let Some(asked) = &args.target else { return Ok(made_for.unwrap_or(DEFAULT_TARGET).to_owned()) };
+    let name = gs_algos::targets::find(asked)?.name;
+    match made_for.filter(|m| *m != name) {
+        Some(made_for) => {
+            Err(Failure::new(format!("the network was made for target `{made_for}`, not `{name}`")))
+        }
+        None => Ok(asked.clone()),
+    }
 }
 
 /// The names of a network's outputs.

@@ -2,7 +2,6 @@
 
 use crate::cli::Engine;
 use crate::failure::{Failure, Outcome};
-use gs_algos::targets::arithmetic_of;
 use gs_eval::{Arithmetic, Evaluator, Executor};
 use gs_ir::{Module, Phase};
 use gs_runtime::Runtime;
@@ -21,20 +20,24 @@ pub fn make(engine: Engine, threads: Option<usize>) -> Outcome<Box<dyn Executor>
     })
 }
 
-/// The executor asked for, that computes the integers of a module as the module's target does.
+/// The executor asked for, that computes the integers of a module as its target does.
 ///
 /// # Errors
 /// As [`make`]; a target that is not known, or whose arithmetic this engine does not have.
-pub fn for_module(engine: Engine, threads: Option<usize>, module: &Module) -> Outcome<Box<dyn Executor>> {
+pub fn for_module(
+    engine: Engine,
+    threads: Option<usize>,
+    module: &Module,
+    target: &str,
+) -> Outcome<Box<dyn Executor>> {
     if Phase::of(module) != Phase::Deployed {
         return make(engine, threads);
     }
-    let arithmetic = arithmetic_of(module)?;
+    let arithmetic = gs_algos::targets::find(target)?.arithmetic();
     match engine {
         Engine::Reference => Ok(Box::new(Evaluator::new().with_arithmetic(arithmetic))),
         Engine::Fast if arithmetic == Arithmetic::ONNX_RUNTIME_CPU => make(engine, threads),
         Engine::Fast => {
-            let target = module.meta.target.as_deref().unwrap_or_default();
             Err(Failure::new(format!(
                 "the fast engine computes integers as ONNX Runtime does; target `{target}` computes them otherwise"
             ))

@@ -8,6 +8,7 @@ use crate::progress::Progress;
 use crate::say;
 use crate::source::Samples;
 use crate::{executor, files, output};
+use gs_algos::deploy::Lowering;
 use gs_algos::ledger::{Fate, Ledger};
 use gs_eval::{DataSource, Executor, Tensor};
 use gs_ir::{Module, Phase};
@@ -42,12 +43,10 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let mut module = float.clone();
     let mut report = instrument(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
     let mut integers = module.clone();
-    let lowered = gs_algos::deploy::to_integers(&mut integers, &args.target)
-        .map_err(|e| Failure::new(e.to_string()))?;
-    report.absorb(lowered);
+    let lowering = Lowering::find(&args.target)?;
+    report.absorb(lowering.to_integers(&mut integers)?);
     let ledger = Ledger::of(&float, &integers);
-    let arithmetic = gs_algos::targets::find(&args.target)?.arithmetic();
-    let runs = [executor, executor::fastest(args.threads, arithmetic)?];
+    let runs = [executor, executor::fastest(args.threads, lowering.target.arithmetic())?];
     let ratio = signal_to_noise(&float, &integers, &runs, &samples, &mut progress)?;
     progress.finish();
 
@@ -66,8 +65,10 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
         ))
         .help("the lines `kept` above say what stayed in float and why"));
     }
-    let deployed = written_form(args, integers)?;
-    files::write(&deployed, &args.output, false)?;
+    if args.format == FormArg::Qdq {
+        lowering.to_qdq_form(&mut integers);
+    }
+    files::write(&integers, &args.output, false)?;
     print_result(args, &ratio)
 }
 
@@ -120,13 +121,6 @@ fn pipeline(args: &QuantizeArgs) -> Pipeline {
             step("freeze", json!({})),
         ],
     }
-}
-
-fn written_form(args: &QuantizeArgs, mut integers: Module) -> Outcome<Module> {
-    if args.format == FormArg::Qdq {
-        gs_algos::deploy::to_qdq_form(&mut integers).map_err(|e| Failure::new(e.to_string()))?;
-    }
-    Ok(integers)
 }
 
 /// Signal-to-noise of each output in decibels, on samples of the calibration data: needs no labels. The executors

@@ -17,6 +17,8 @@ pub struct Target {
     pub doc: String,
     /// The ONNX forms that it runs.
     pub format: Format,
+    /// The rule files that lower a network to it.
+    pub rules: RuleFiles,
     /// Opset versions that it loads.
     pub opset: OpsetRange,
     /// How results are rounded to integers.
@@ -52,6 +54,17 @@ pub enum Format {
     Qdq,
     Qoperator,
     Both,
+}
+
+/// The rule files of a target, by name, in the order in which they run.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct RuleFiles {
+    /// From a frozen network to integer operators.
+    pub integers: Vec<String>,
+    /// From integer operators to the portable form.
+    #[serde(default)]
+    pub portable: Vec<String>,
 }
 
 /// Opset versions that a target loads.

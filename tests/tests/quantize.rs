@@ -57,7 +57,7 @@ fn executors_agree(stages: &Stages, source: &dyn DataSource) {
 /// The portable form, written, read and lowered again, is the same network.
 fn portable_form_is_the_same_network(stages: &Stages, source: &dyn DataSource) {
     let mut portable = stages.integers.clone();
-    to_qdq_form(&mut portable).unwrap_or_else(|e| panic!("{e}"));
+    to_qdq_form(&mut portable, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
     let mut again = read_bytes(onnx_bytes(&portable));
     to_integers(&mut again, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
     let x = inputs(&stages.float, source, COMPARED);
@@ -106,7 +106,7 @@ fn resnet8() {
     portable_form_is_the_same_network(&stages, &samples);
     // A quarter of it are the codes of the weights; the rest is what describes them.
     let mut portable = stages.integers.clone();
-    to_qdq_form(&mut portable).unwrap_or_else(|e| panic!("{e}"));
+    to_qdq_form(&mut portable, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
     let (before, after) =
         (std::fs::metadata(&path).expect("a file").len(), onnx_bytes(&portable).len() as u64);
     assert!(after * 1000 <= before * 279, "{after} of {before} bytes");

@@ -321,3 +321,29 @@ fn quantize_and_eval() {
         &["1.onnx", "already"],
     );
 }
+
+/// A target of one's own: its file names the rules beside it and the arithmetic.
+#[test]
+fn a_target_of_ones_own() {
+    let folder = folder();
+    let dir = folder.path();
+    let shipped = |path: &str| {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../gs-algos")).join(path);
+        fs::read_to_string(path).expect("a shipped file")
+    };
+    let mine = shipped("targets/ort-cpu.toml")
+        .replace("name = \"ort-cpu\"", "name = \"mine\"")
+        .replace("\"lower-ort-cpu\"", "\"mine.gsr\"")
+        .replace("\"f32_multiply\"", "\"q31_shift\"");
+    put(dir, "mine.toml", mine);
+    let quantize =
+        ["quantize", "net.gsir", "--data", "npz:good.npz", "--target", "mine.toml", "-o", "out.gsir"];
+    refuses(dir, &quantize, &["mine.gsr"]);
+    put(dir, "mine.gsr", shipped("src/deploy/lower-ort-cpu.gsr"));
+    succeeds(dir, &[&quantize[..], &["--format", "qoperator"]].concat());
+    let eval = |rest: &[&'static str]| [&["eval", "out.gsir", "--data", "npz:good.npz"], rest].concat();
+    refuses(dir, &eval(&[]), &["no target is named `mine`"]);
+    refuses(dir, &eval(&["--target", "ort-cpu"]), &["`mine`", "`ort-cpu`"]);
+    refuses(dir, &eval(&["--target", "mine.toml"]), &["--engine reference"]);
+    succeeds(dir, &eval(&["--target", "mine.toml", "--engine", "reference"]));
+}

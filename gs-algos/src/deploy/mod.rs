@@ -8,15 +8,18 @@
 //! 5. For the portable form, integer operators that only one runtime knows are written as quantize, float
 //!    operator and dequantize again (qdq-form.gsr), which that runtime fuses back.
 
+mod lowering;
+
+pub use lowering::{Lowering, LoweringError};
+
 use crate::simqat::note_kept;
-use crate::targets::{self, TargetLookupError};
 use gs_ir::{Module, OpId, Rewriter};
 use gs_passes::grid::Grids;
-use gs_passes::manager::{PassError, PassReport};
+use gs_passes::manager::PassReport;
 use gs_passes::passes::{fold_constants, merge_constants, merge_equal, remove_dead};
 use gs_passes::rules::{GreedyOptions, NoEnv, Remark, RuleSet, explain, greedy};
-use gs_passes::target::{self, Target};
-use gs_text::gsr::Strictness;
+use gs_passes::target::Format;
+use gs_text::gsr::{Driver, Strictness};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -42,9 +45,9 @@ pub enum Form {
 /// Why a network could not be deployed.
 #[derive(Debug, Error)]
 pub enum DeployError {
-    /// The target.
+    /// The target or its rules.
     #[error(transparent)]
-    Target(#[from] TargetLookupError),
+    Lowering(#[from] LoweringError),
     /// It was instrumented for another target.
     #[error(
         "the module was instrumented for target `{before}`, whose grids do not suit `{wanted}`; apply the algorithm again with target={wanted}"
@@ -63,70 +66,85 @@ pub enum DeployError {
         /// The form.
         form: &'static str,
     },
-    /// No lowering rules ship for this target.
-    #[error("no lowering rules are known for target `{0}`")]
-    NoRules(String),
     /// No graph.
     #[error("the module has no graph")]
     NoGraph,
 }
 
-/// Lowers a frozen network to integer operators. A network read from a quantised file is frozen too.
+/// Lowers a frozen network to integer operators of a target by name. A network read from a quantised file is frozen too.
 ///
 /// # Errors
 /// See [`DeployError`].
-pub fn to_integers(module: &mut Module, target_name: &str) -> Result<PassReport, PassError> {
-    let target = targets::find(target_name).map_err(DeployError::from)?;
-    if let Some(before) = module.meta.target.clone().filter(|t| *t != target.name) {
-        return Err(DeployError::OtherTarget { before, wanted: target.name }.into());
-    }
-    let main = module.main().ok_or(DeployError::NoGraph)?;
-    note_kept(module, &Grids::of(module, main, &target, &|_| true));
-    let mut report = run(module, &crate::rules::load("explicit", EXPLICIT)?);
-    report.absorb(run(module, &crate::rules::load("qdq", gs_passes::passes::QDQ_RULES)?));
-    let lowering = lowering(&target)?;
-    report.absorb(run(module, &lowering));
-    note_refused(module, &lowering);
-    report.absorb(clean(module));
-    module.meta.target = Some(target.name);
-    Ok(report)
+pub fn to_integers(module: &mut Module, target: &str) -> Result<PassReport, DeployError> {
+    Lowering::find(target)?.to_integers(module)
 }
 
-/// Writes integer operators that only one runtime knows in the portable form.
-///
-/// # Errors
-/// A defect of the rule file.
-pub fn to_qdq_form(module: &mut Module) -> Result<PassReport, PassError> {
-    let mut report = run(module, &crate::rules::load("qdq-form", QDQ_FORM)?);
-    report.absorb(clean(module));
-    Ok(report)
-}
-
-/// Lowers a frozen network and brings it into the form asked for.
+/// Writes integer operators of a target by name in the portable form.
 ///
 /// # Errors
 /// See [`DeployError`].
-pub fn deploy(module: &mut Module, target_name: &str, form: Form) -> Result<PassReport, PassError> {
-    let target = targets::find(target_name).map_err(DeployError::from)?;
-    let runs = match form {
-        Form::Qdq => target.format != target::Format::Qoperator,
-        Form::Qoperator => target.format != target::Format::Qdq,
-    };
-    if !runs {
-        let form = if form == Form::Qdq { "qdq" } else { "qoperator" };
-        return Err(DeployError::Form { target: target.name, form }.into());
-    }
-    let mut report = to_integers(module, target_name)?;
-    if form == Form::Qdq {
-        report.absorb(to_qdq_form(module)?);
-    }
-    Ok(report)
+pub fn to_qdq_form(module: &mut Module, target: &str) -> Result<PassReport, DeployError> {
+    Ok(Lowering::find(target)?.to_qdq_form(module))
 }
 
-fn lowering(target: &Target) -> Result<RuleSet, PassError> {
-    match target.name.as_str() {
-        "ort-cpu" => crate::rules::load("lower-ort-cpu", LOWER_ORT_CPU),
-        other => Err(DeployError::NoRules(other.to_owned()).into()),
+/// Lowers a frozen network to a target by name and brings it into the form asked for.
+///
+/// # Errors
+/// See [`DeployError`].
+pub fn deploy(module: &mut Module, target: &str, form: Form) -> Result<PassReport, DeployError> {
+    Lowering::find(target)?.deploy(module, form)
+}
+
+impl Lowering {
+    /// Lowers a frozen network to integer operators.
+    ///
+    /// # Errors
+    /// It has no graph, or was instrumented for another target.
+    pub fn to_integers(&self, module: &mut Module) -> Result<PassReport, DeployError> {
+        let name = &self.target.name;
+        if let Some(before) = module.meta.target.clone().filter(|t| t != name) {
+            return Err(DeployError::OtherTarget { before, wanted: name.clone() });
+        }
+        let main = module.main().ok_or(DeployError::NoGraph)?;
+        note_kept(module, &Grids::of(module, main, &self.target, &|_| true));
+        let mut report = PassReport::default();
+        for rules in &self.integers {
+            report.absorb(run(module, rules));
+        }
+        for rules in self.integers.iter().filter(|r| r.driver == Driver::Lower) {
+            note_refused(module, rules);
+        }
+        report.absorb(clean(module));
+        module.meta.target = Some(name.clone());
+        Ok(report)
+    }
+
+    /// Writes integer operators that only one runtime knows in the portable form.
+    pub fn to_qdq_form(&self, module: &mut Module) -> PassReport {
+        let mut report = PassReport::default();
+        for rules in &self.portable {
+            report.absorb(run(module, rules));
+        }
+        report.absorb(clean(module));
+        report
+    }
+
+    /// Lowers a frozen network and brings it into the form asked for.
+    ///
+    /// # Errors
+    /// See [`DeployError`].
+    pub fn deploy(&self, module: &mut Module, form: Form) -> Result<PassReport, DeployError> {
+        let (format, target) = (self.target.format, self.target.name.clone());
+        match form {
+            Form::Qdq if format == Format::Qoperator => Err(DeployError::Form { target, form: "qdq" }),
+            Form::Qoperator if format == Format::Qdq => Err(DeployError::Form { target, form: "qoperator" }),
+            Form::Qoperator => self.to_integers(module),
+            Form::Qdq => {
+                let mut report = self.to_integers(module)?;
+                report.absorb(self.to_qdq_form(module));
+                Ok(report)
+            }
+        }
     }
 }
 
