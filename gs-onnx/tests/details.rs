@@ -205,7 +205,7 @@ fn an_operator_that_is_kept_blocks_another_version_only_where_it_changed() {
     };
     let module = read_ok(&prelu(6));
     assert!(kept(&module, "act").is_some_and(|why| why.contains('6')), "{:?}", kept(&module, "act"));
-    let blocked = export(&module, &ExportOptions { opset: Some(21) }).map(|_| ());
+    let blocked = export(&module, &ExportOptions { opset: Some(21), ..Default::default() }).map(|_| ());
     let expected = ExportError::Opaque { node: "act".into(), op: "ai.onnx::PRelu".into(), from: 6, to: 21 };
     assert_eq!(blocked, Err(expected));
 
@@ -234,8 +234,36 @@ fn a_version_without_an_operator_is_raised_to_the_first_that_has_it() {
     assert_eq!(written.opset_import[0].version(), 14);
     assert_eq!(ops(&written), ["Relu", "HardSwish"]);
     assert_eq!(main_graph(&written).output[0].name(), "h", "the interface keeps its name");
-    let asked = export(&module, &ExportOptions { opset: Some(9) }).map(|_| ());
+    let asked = export(&module, &ExportOptions { opset: Some(9), ..Default::default() }).map(|_| ());
     assert!(matches!(asked, Err(ExportError::Version { version: 9, .. })), "{asked:?}");
+}
+
+/// A reader's versions are met where all operations have a form in them; else those of the source stay.
+#[test]
+fn the_versions_that_a_reader_takes() {
+    let with = |node: gs_onnx::proto::NodeProto| {
+        let g = graph(vec![node], vec![value("x", &["N", "4"])], vec![value("y", &["N", "4"])]);
+        read_ok(&model(11, g))
+    };
+    let (relu, hardmax) =
+        (with(node("Relu", &["x"], &["y"])), with(named("top", node("Hardmax", &["x"], &["y"]))));
+    let choose = |module, at_least, at_most| {
+        let options =
+            ExportOptions { at_least: Some(at_least), at_most: Some(at_most), ..Default::default() };
+        let chosen = gs_onnx::opset_for(module, &options).expect("a version");
+        let written = export(module, &options).expect("export");
+        assert_eq!(written.model.opset_import[0].version(), chosen.version);
+        (chosen.version, chosen.blocked)
+    };
+    assert_eq!(choose(&relu, 21, 27), (21, None));
+    assert_eq!(choose(&relu, 9, 27), (11, None), "it is not lowered without need");
+    assert_eq!(choose(&relu, 7, 10), (10, None));
+    let why = ExportError::Opaque { node: "top".into(), op: "ai.onnx::Hardmax".into(), from: 11, to: 21 };
+    assert_eq!(choose(&hardmax, 21, 27), (11, Some(why)), "Hardmax means something else from 13 on");
+    assert_eq!(choose(&hardmax, 12, 27), (12, None));
+    let options = ExportOptions { at_most: Some(10), ..Default::default() };
+    let refused = gs_onnx::opset_for(&hardmax, &options);
+    assert!(matches!(refused, Err(ExportError::Opaque { from: 11, to: 10, .. })), "{refused:?}");
 }
 
 fn gemm_of_old_format() -> ModelProto {

@@ -3,8 +3,9 @@
 use crate::failure::{Failure, Outcome};
 use crate::output::{AtomicFile, atomic_write};
 use gs_eval::Materializer;
-use gs_ir::{GlobalId, Module, Registry, TensorData};
-use gs_onnx::{ExportOptions, Materialise};
+use gs_ir::{GlobalId, Module, Phase, Registry, TensorData};
+use gs_onnx::{ExportError, ExportOptions, Materialise};
+use gs_passes::target::Target;
 use gs_text::{PrintOptions, SourceMap, Style, Weights};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::Path;
@@ -82,14 +83,27 @@ fn style() -> Style {
     if io::stderr().is_terminal() { Style::Coloured } else { Style::Plain }
 }
 
-/// Writes a network: to a temporary file beside the target, which gets its name at the end.
+/// Writes a network: to a temporary file beside the target, which gets its name at the end. Tells where an ONNX file
+/// has not the operator set version that the network's target wants.
 ///
 /// # Errors
 /// A target that cannot be written, or what the form cannot hold. Nothing half-written stays.
 pub fn write(module: &Module, path: &Path, brief: bool) -> Outcome<()> {
+    let target = module.meta.target.as_deref().and_then(|name| gs_algos::targets::find(name).ok());
+    if let Some(note) = opset_note(module, path, target.as_ref())? {
+        eprintln!("note: {note}");
+    }
+    write_for(module, path, brief, target.as_ref())
+}
+
+/// Writes a network as [`write`] does, for this target, and tells nothing.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_for(module: &Module, path: &Path, brief: bool, target: Option<&Target>) -> Outcome<()> {
     match Kind::of(path)? {
         Kind::Onnx => {
-            let exported = gs_onnx::export(module, &ExportOptions::default())?;
+            let exported = gs_onnx::export(module, &versions(module, target)).map_err(no_version)?;
             atomic_write(path, |out: &mut dyn Write| -> Outcome<()> {
                 exported.write(out, &mut Contents { materializer: Materializer::new(module) })?;
                 Ok(())
@@ -98,6 +112,42 @@ pub fn write(module: &Module, path: &Path, brief: bool) -> Outcome<()> {
         Kind::Stream => write_text(module, &mut io::stdout().lock(), brief),
         Kind::Gsir if brief => atomic_write(path, |out: &mut dyn Write| write_text(module, out, true)),
         Kind::Gsir => write_gsir(module, path),
+    }
+}
+
+/// What stands in the way of the operator set version that the target wants, if an ONNX file is to be written.
+///
+/// # Errors
+/// No version that the target takes will do.
+pub fn opset_note(module: &Module, path: &Path, target: Option<&Target>) -> Outcome<Option<String>> {
+    let Some(target) = target else { return Ok(None) };
+    if Kind::of(path)? != Kind::Onnx {
+        return Ok(None);
+    }
+    let chosen = gs_onnx::opset_for(module, &versions(module, Some(target))).map_err(no_version)?;
+    Ok(chosen.blocked.map(|why| {
+        let (version, wanted) = (chosen.version, target.opset.default);
+        format!("written in opset {version}, not in {wanted} as target `{}` wants: {why}", target.name)
+    }))
+}
+
+/// The operator set versions for a network: a deployed one gets that of its target, others keep their own.
+fn versions(module: &Module, target: Option<&Target>) -> ExportOptions {
+    let deployed = matches!(Phase::of(module), Phase::Frozen | Phase::Deployed);
+    let Some(target) = target.filter(|_| deployed) else { return ExportOptions::default() };
+    let (at_least, at_most) = (Some(target.opset.default), Some(target.opset.max));
+    ExportOptions { at_least, at_most, ..ExportOptions::default() }
+}
+
+/// Says what to do where no operator set version will do.
+fn no_version(error: ExportError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match error {
+        ExportError::Opaque { from, to, .. } => failure.help(format!(
+            "only an operator that this program knows moves from opset {from} to another; convert the source file to \
+             opset {to} before it is read (onnx.version_converter), or replace the operator in it"
+        )),
+        _ => failure,
     }
 }
 

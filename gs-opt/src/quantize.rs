@@ -49,6 +49,11 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let runs = [executor, executor::fastest(args.threads, lowering.target.arithmetic())?];
     let ratio = signal_to_noise(&float, &integers, &runs, &samples, &mut progress)?;
     progress.finish();
+    if args.format == FormArg::Qdq {
+        lowering.to_qdq_form(&mut integers);
+    }
+    let target = Some(&lowering.target);
+    report.notes.extend(files::opset_note(&integers, &args.output, target)?);
 
     for note in &report.notes {
         eprintln!("note: {note}");
@@ -65,10 +70,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
         ))
         .help("the lines `kept` above say what stayed in float and why"));
     }
-    if args.format == FormArg::Qdq {
-        lowering.to_qdq_form(&mut integers);
-    }
-    files::write(&integers, &args.output, false)?;
+    files::write_for(&integers, &args.output, false, target)?;
     print_result(args, &ratio)
 }
 

@@ -2,7 +2,7 @@
 
 use gs_opt::data::{DType, NamedArray, NpzWriter};
 use gs_tests::data::data;
-use gs_tests::tool::{refuses, succeeds};
+use gs_tests::tool::{gs_opt, refuses, succeeds};
 use std::fs;
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
@@ -320,6 +320,51 @@ fn quantize_and_eval() {
         &["quantize", "1.onnx", "--data", &train, "--raw255", "-o", "again.onnx"],
         &["1.onnx", "already"],
     );
+}
+
+/// The version of `ai.onnx` that a file states.
+fn opset(path: &Path) -> i64 {
+    let bytes = fs::read(path).expect("a written file");
+    let model = gs_onnx::decode_model(bytes.into()).expect("a model");
+    model.opset_import.iter().find(|o| o.domain().is_empty()).map_or(0, |o| o.version())
+}
+
+/// Deployment brings a network to the operator set of its target; a round trip does not. What was kept as it was
+/// stands in the way where its operator changed.
+#[test]
+fn deployment_takes_the_operator_set_of_the_target() {
+    let folder = folder();
+    let dir = folder.path();
+    let network = |version: i64, last: &str| {
+        format!(
+            "gsir 1\nonnx {{ opset \"\" = {version} }}\nconst @s : f32[] = 0.5\nconst @z : u8[] = 3\n\
+             graph @main(%x : f32[2, 3]) -> (%y : f32[2, 3]) {{\n  \
+             %0 = qdq(%x, @s, @z) : f32[2, 3] from \"first\"\n  \
+             %y = \"ai.onnx::{last}\"(%0) : f32[2, 3] from \"last\"\n  return %y\n}}\n"
+        )
+    };
+    let deploy = |name: &str, version: i64, last: &str| {
+        put(dir, name, network(version, last));
+        gs_opt(dir, &[name, "--pass=deploy", "-o", "out.onnx"])
+    };
+    // Softsign never changed, Hardmax means something else from 13 on.
+    let ended = deploy("free.gsir", 12, "Softsign");
+    assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(opset(&dir.join("out.onnx")), 21);
+    let ended = deploy("blocked.gsir", 12, "Hardmax");
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    for word in ["note", "opset 12", "21", "`ort-cpu`", "'last'", "ai.onnx::Hardmax"] {
+        assert!(ended.stderr.contains(word), "{}", ended.stderr);
+    }
+    assert_eq!(opset(&dir.join("out.onnx")), 12);
+    // Version 9 has no quantizers.
+    put(dir, "old.gsir", network(9, "NoSuchOperator"));
+    let words = ["'last'", "ai.onnx::NoSuchOperator", "opset 9", "help", "version_converter"];
+    refuses(dir, &["old.gsir", "--pass=deploy", "-o", "old.onnx"], &words);
+    // A network that is not deployed keeps its version.
+    put(dir, "float.gsir", network(12, "Softsign").replace("qdq(%x, @s, @z)", "relu(%x)"));
+    succeeds(dir, &["float.gsir", "-o", "float.onnx"]);
+    assert_eq!(opset(&dir.join("float.onnx")), 12);
 }
 
 /// A target of one's own: its file names the rules beside it and the arithmetic.

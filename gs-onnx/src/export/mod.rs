@@ -2,7 +2,7 @@
 //!
 //! Each operation is written in the form that its declaration gives for the operator set version. A round trip keeps
 //! the version of the source; where an operation does not exist in it, the lowest later version is taken in which
-//! all do. Attributes that are operands in ONNX become constants again, symbols in them computations of shapes.
+//! all do. For a target its version is taken, unless an operation that was kept as it was has no such form. Attributes that are operands in ONNX become constants again, symbols in them computations of shapes.
 //!
 //! The graph's `updates` are not written: ONNX has no word for them, and they do not change what a run returns.
 
@@ -36,6 +36,19 @@ use globals::Contents;
 pub struct ExportOptions {
     /// Version of the `ai.onnx` operator set; by default that of the source, raised if it must be.
     pub opset: Option<i64>,
+    /// The lowest version that the reader should get, where the module can be written in it or a later one.
+    pub at_least: Option<i64>,
+    /// The highest version that the reader takes.
+    pub at_most: Option<i64>,
+}
+
+/// The version of the `ai.onnx` operator set that was chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opset {
+    /// The version.
+    pub version: i64,
+    /// Why it is below [`ExportOptions::at_least`], where it is.
+    pub blocked: Option<ExportError>,
 }
 
 /// Makes contents that are not stored: derived and seeded globals.
@@ -71,6 +84,8 @@ impl Materialise for StoredOnly {
 pub struct Exported<'m> {
     /// The model; elements of weights that are not stored are missing.
     pub model: ModelProto,
+    /// Version of the `ai.onnx` operator set.
+    pub opset: Opset,
     module: &'m Module,
     contents: Vec<Contents>,
 }
@@ -82,11 +97,22 @@ pub struct Exported<'m> {
 /// computed from what a run knows; an operation that was kept as it was blocks a change of version.
 pub fn export<'m>(module: &'m Module, options: &ExportOptions) -> Result<Exported<'m>, ExportError> {
     let main = module.main().ok_or(ExportError::NoGraph)?;
-    let opset = opset::choose(module, main, options.opset)?;
-    let mut exporter = Exporter::new(module, opset);
+    let (choice, blocked) = opset::choose(module, main, options)?;
+    let opset = Opset { version: choice.main, blocked };
+    let mut exporter = Exporter::new(module, choice);
     let graph = exporter.main(main)?;
     let model = meta::model(module, &exporter, graph)?;
-    Ok(Exported { model, module, contents: exporter.contents })
+    Ok(Exported { model, opset, module, contents: exporter.contents })
+}
+
+/// The version in which a module would be written.
+///
+/// # Errors
+/// As [`export`], of what stands in the way of every version.
+pub fn opset_for(module: &Module, options: &ExportOptions) -> Result<Opset, ExportError> {
+    let main = module.main().ok_or(ExportError::NoGraph)?;
+    let (choice, blocked) = opset::choose(module, main, options)?;
+    Ok(Opset { version: choice.main, blocked })
 }
 
 /// Writes a module's main graph as ONNX, weights in the file.

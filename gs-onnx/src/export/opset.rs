@@ -3,9 +3,9 @@
 use gs_ir::registry::MAX_OPSET;
 use gs_ir::{ElemType, GraphId, Module, OpId, Type};
 
-use super::ExportError;
 use super::changes::means_the_same;
 use super::op::can_write;
+use super::{ExportError, ExportOptions};
 use crate::import::domain;
 
 /// Version for modules that do not come from ONNX: the first with 4-bit types, which every current runtime reads.
@@ -31,24 +31,38 @@ impl Choice {
     }
 }
 
-/// Chooses versions: the one that is asked for, else that of the source, else the first later one in which every
-/// operation can be written.
-pub(super) fn choose(module: &Module, main: GraphId, asked: Option<i64>) -> Result<Choice, ExportError> {
+/// Chooses versions: the one that is asked for; else the first from the wanted one on in which every operation can be
+/// written; else the first from that of the source on. Gives also what stood in the way of the wanted one.
+pub(super) fn choose(
+    module: &Module,
+    main: GraphId,
+    options: &ExportOptions,
+) -> Result<(Choice, Option<ExportError>), ExportError> {
     let others = module.meta.onnx.as_ref().map(|m| m.opsets.clone()).unwrap_or_default();
     let source = others.iter().find(|(d, _)| domain(d).is_empty()).map(|(_, v)| *v);
-    let start = asked.or(source).unwrap_or(DEFAULT_OPSET);
+    let highest = options.at_most.unwrap_or(MAX_OPSET);
+    let start = source.unwrap_or(DEFAULT_OPSET).min(highest);
     let ops = module.ops_nested(main);
     let fits = |main| {
         let choice = Choice { main, source, others: others.clone() };
         check(module, &ops, &choice).map(|()| choice)
     };
-    let first = fits(start);
-    if first.is_ok() || asked.is_some() {
-        return first;
-    }
-    let later = (start + 1..=MAX_OPSET).map(fits);
     // The most telling reason is why not even the last version will do.
-    later.fold(first, |found, next| if found.is_ok() { found } else { next })
+    let first_from = |start: i64| {
+        let later = (start + 1..=highest.min(MAX_OPSET)).map(fits);
+        later.fold(fits(start), |found, next| if found.is_ok() { found } else { next })
+    };
+    if let Some(asked) = options.opset {
+        return Ok((fits(asked)?, None));
+    }
+    let mut blocked = None;
+    if let Some(wanted) = options.at_least.filter(|w| *w > start) {
+        match first_from(wanted) {
+            Ok(choice) => return Ok((choice, None)),
+            Err(_) => blocked = fits(wanted).err(),
+        }
+    }
+    Ok((first_from(start)?, blocked))
 }
 
 fn check(module: &Module, ops: &[OpId], choice: &Choice) -> Result<(), ExportError> {

@@ -134,7 +134,7 @@ pub fn read_ok(model: &ModelProto) -> Module {
 
 pub fn write_in(module: &Module, opset: Option<i64>) -> ModelProto {
     let mut out = Vec::new();
-    let exported = export(module, &ExportOptions { opset }).expect("export");
+    let exported = export(module, &ExportOptions { opset, ..Default::default() }).expect("export");
     exported.write(&mut out, &mut StoredOnly).expect("write");
     decode_model(out.into()).expect("decode what was written")
 }
