@@ -1,7 +1,7 @@
 //! Data sets as the passes see them: batches of named tensors.
 
 use crate::cli::PreprocessArgs;
-use crate::data::{DType, Dataset, NamedArray, Preprocess};
+use crate::data::{DType, Dataset, NamedArray, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{DataError, DataSource, Field, Tensor};
 use gs_ir::{ElemType, Literal, Module};
@@ -29,8 +29,18 @@ impl Samples {
     ) -> Outcome<Self> {
         let inputs = input_names(module);
         let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        let preprocess = preprocessing(preprocess, module)?;
-        let dataset = Dataset::open_for(spec, preprocess.as_ref(), &names)?;
+        let given = Preprocess::from_options(
+            preprocess.mean.as_deref(),
+            preprocess.std.as_deref(),
+            preprocess.raw255,
+        )?;
+        let known = if given.is_none() { of_metadata(module)? } else { None };
+        let wanted = match (&given, &known) {
+            (Some(p), _) => Wanted::Always(p),
+            (None, Some(p)) => Wanted::OfImages(p),
+            (None, None) => Wanted::Nothing,
+        };
+        let dataset = Dataset::open_for(spec, wanted, &names)?;
         if limit == Some(0) {
             return Err(Failure::usage("--limit 0 leaves no samples").help("leave the option out to use all"));
         }
@@ -61,12 +71,8 @@ fn input_names(module: &Module) -> Vec<String> {
     module.graph(main).params().iter().map(|&p| module.str(module.value(p).name).to_owned()).collect()
 }
 
-/// What the options say, else what the model's metadata say.
-fn preprocessing(args: &PreprocessArgs, module: &Module) -> Outcome<Option<Preprocess>> {
-    let given = Preprocess::from_options(args.mean.as_deref(), args.std.as_deref(), args.raw255)?;
-    if given.is_some() {
-        return Ok(given);
-    }
+/// What the model's metadata say of preprocessing.
+fn of_metadata(module: &Module) -> Outcome<Option<Preprocess>> {
     let lookup = |key: &str| module.meta.properties.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
     Ok(Preprocess::from_metadata(lookup)?)
 }

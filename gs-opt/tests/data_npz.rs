@@ -5,7 +5,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use gs_opt::data::{
-    ArrayProblem, DType, DataError, Dataset, NamedArray, NpyProblem, NpzWriter, Preprocess, read_npz,
+    ArrayProblem, DType, DataError, Dataset, NamedArray, NpyProblem, NpzWriter, Preprocess, Wanted, read_npz,
 };
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
@@ -51,7 +51,7 @@ impl Fixture {
     }
 
     fn open_for(&self, names: &str, model: &[&str]) -> Result<Dataset, DataError> {
-        Dataset::open_for(&format!("npz:{}{names}", self.path().display()), None, model)
+        Dataset::open_for(&format!("npz:{}{names}", self.path().display()), Wanted::Nothing, model)
     }
 
     fn path(&self) -> PathBuf {
@@ -289,6 +289,22 @@ fn pictures_in_an_archive_can_be_normalised() {
     let error =
         Dataset::open(&format!("npz:{}", floats.path().display()), options.as_ref()).unwrap_err().to_string();
     assert!(error.contains("array 'x' is f32[1, 2]"), "{error}");
+}
+
+/// What a model's metadata say is for pictures: arrays of floats are in the form of the network's input already.
+#[test]
+fn what_metadata_say_is_not_done_to_floats() {
+    let twice = Preprocess::from_options(Some("0"), Some("0.5"), false).unwrap().unwrap();
+    let fixture = Fixture::new(&[
+        ("f.npy", npy("<f4", false, "(1, 1, 1, 2)", &little_f32(&[0.5, -2.0]))),
+        ("u.npy", npy("|u1", false, "(1, 1, 1, 2)", &[0, 255])),
+    ]);
+    let spec = format!("npz:{}", fixture.path().display());
+    let data = Dataset::open_for(&spec, Wanted::OfImages(&twice), &["f", "u"]).unwrap();
+    let batch = data.batch(0..1).unwrap();
+    assert_eq!(batch[0].to_f32().unwrap(), [0.5, -2.0]);
+    assert_eq!(batch[1].to_f32().unwrap(), [0.0, 2.0]);
+    assert!(Dataset::open_for(&spec, Wanted::Always(&twice), &["f", "u"]).is_err());
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub use array::{ArrayInfo, DType, NamedArray};
 pub use error::{ArrayProblem, DataError, FileProblem, NpyProblem, PreprocessError, Result, SpecProblem};
 pub use npz::read_npz;
 pub use npz_writer::NpzWriter;
-pub use preprocess::{MEAN_KEY, Preprocess, STD_KEY};
+pub use preprocess::{MEAN_KEY, Preprocess, STD_KEY, Wanted};
 pub use spec::{FORMS, Spec, Split};
 
 use preprocess::PixelMap;
@@ -78,33 +78,33 @@ impl Dataset {
     /// # Errors
     /// A malformed spec, files that are missing or damaged or do not fit together, an empty data set.
     pub fn open(spec: &str, preprocess: Option<&Preprocess>) -> Result<Dataset> {
-        Dataset::open_for(spec, preprocess, &[])
+        Dataset::open_for(spec, preprocess.map_or(Wanted::Nothing, Wanted::Always), &[])
     }
 
     /// As [`Dataset::open`]; from an archive, takes the arrays named like `model_inputs` if it has them all.
     ///
     /// # Errors
     /// As [`Dataset::open`].
-    pub fn open_for(spec: &str, preprocess: Option<&Preprocess>, model_inputs: &[&str]) -> Result<Dataset> {
+    pub fn open_for(spec: &str, wanted: Wanted<'_>, model_inputs: &[&str]) -> Result<Dataset> {
         let parsed = Spec::parse(spec)?;
         let (source, labels, len) = match parsed {
             Spec::Cifar10 { dir, split } => {
                 let (images, labels) = cifar10::open(&dir, split, CACHE_BYTES)?;
-                (Source::images(Images::Cifar10(images), preprocess)?, Labels::Bytes(labels), None)
+                (Source::images(Images::Cifar10(images), wanted)?, Labels::Bytes(labels), None)
             }
             Spec::Mnist { dir, split } => {
                 let (images, labels) = mnist::open(&dir, split)?;
-                (Source::images(Images::Mnist(images), preprocess)?, Labels::Bytes(labels), None)
+                (Source::images(Images::Mnist(images), wanted)?, Labels::Bytes(labels), None)
             }
             Spec::Shapes { split, count } => {
                 let shapes = shapes::Shapes::new(split == Split::Train);
-                (Source::images(Images::Shapes(shapes), preprocess)?, Labels::Shapes(shapes), Some(count))
+                (Source::images(Images::Shapes(shapes), wanted)?, Labels::Shapes(shapes), Some(count))
             }
             Spec::Npz { file, inputs, labels } => {
                 let opened = npz::open(&file, &inputs, labels.as_deref(), model_inputs)?;
                 let len = opened.inputs.first().map(|(_, rows)| rows.rows);
                 let labels = opened.labels.map_or_else(Labels::None, Labels::Words);
-                (Source::arrays(opened.inputs, preprocess)?, labels, len)
+                (Source::arrays(opened.inputs, wanted)?, labels, len)
             }
         };
         let len = len.or_else(|| labels.len()).unwrap_or_default();
@@ -220,9 +220,9 @@ impl Dataset {
 }
 
 impl Source {
-    fn images(images: Images, preprocess: Option<&Preprocess>) -> Result<Source> {
+    fn images(images: Images, wanted: Wanted<'_>) -> Result<Source> {
         let default = Preprocess::default();
-        let preprocess = preprocess.unwrap_or(&default);
+        let preprocess = wanted.preprocess().unwrap_or(&default);
         let (channels, side) = images.size();
         let map = PixelMap::new(preprocess, channels)?;
         let info =
@@ -230,15 +230,16 @@ impl Source {
         Ok(Source::Images { images, map, info })
     }
 
-    fn arrays(inputs: Vec<(Option<String>, npz::Rows)>, preprocess: Option<&Preprocess>) -> Result<Source> {
+    fn arrays(inputs: Vec<(Option<String>, npz::Rows)>, wanted: Wanted<'_>) -> Result<Source> {
         let prepare = |(name, rows): (Option<String>, npz::Rows)| {
             let mut info = ArrayInfo { name, dtype: rows.dtype, item_shape: rows.item_shape.clone() };
-            let map = match (preprocess, rows.dtype, rows.item_shape.as_slice()) {
+            let map = match (wanted.preprocess(), rows.dtype, rows.item_shape.as_slice()) {
                 (None, ..) => None,
                 (Some(preprocess), DType::U8, &[channels, _, _]) => {
                     info.dtype = preprocess.dtype();
                     Some(PixelMap::new(preprocess, channels)?)
                 }
+                (Some(_), ..) if matches!(wanted, Wanted::OfImages(_)) => None,
                 (Some(_), dtype, _) => {
                     let shape = std::iter::once(rows.rows).chain(rows.item_shape.iter().copied()).collect();
                     let array = info.name.unwrap_or_else(|| "x".to_owned());

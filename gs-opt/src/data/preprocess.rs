@@ -25,6 +25,27 @@ pub enum Preprocess {
     Bytes,
 }
 
+/// Of which arrays preprocessing is wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wanted<'a> {
+    /// Of none; pictures become `pixel / 255`.
+    Nothing,
+    /// Of all, as the user says: arrays that are no 8-bit images are an error.
+    Always(&'a Preprocess),
+    /// Of 8-bit images, as the model says; other arrays are taken to be in the form of the network's input.
+    OfImages(&'a Preprocess),
+}
+
+impl<'a> Wanted<'a> {
+    /// What is done to images, if anything.
+    pub(super) fn preprocess(self) -> Option<&'a Preprocess> {
+        match self {
+            Wanted::Nothing => None,
+            Wanted::Always(p) | Wanted::OfImages(p) => Some(p),
+        }
+    }
+}
+
 impl Default for Preprocess {
     /// `pixel / 255`.
     fn default() -> Preprocess {
