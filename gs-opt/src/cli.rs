@@ -35,8 +35,8 @@ pub enum Command {
     Passes(LookupArgs),
     /// List the operators of the IR.
     Ops(LookupArgs),
-    /// List the shipped rewrite rules.
-    Rules(LookupArgs),
+    /// List the shipped rewrite rules, or what rules may call.
+    Rules(RulesArgs),
     /// List the targets.
     Targets(LookupArgs),
     /// Explain a reason code of the ledger.
@@ -229,4 +229,15 @@ pub struct LookupArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Looking rules up.
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// Which, and how they are shown.
+    #[command(flatten)]
+    pub lookup: LookupArgs,
+    /// The conditions and functions that rules may call, instead of rules.
+    #[arg(long)]
+    pub functions: bool,
 }

@@ -1,15 +1,17 @@
 //! `gs-opt passes`, `ops`, `rules`, `targets`, `explain`: looking things up. Everything shown is read from the
 //! declarations that the compiler itself reads.
 
-use crate::cli::LookupArgs;
+use crate::cli::{LookupArgs, RulesArgs};
 use crate::failure::{Failure, Outcome};
 use crate::passes::registry;
 use crate::{say, say_part};
 use gs_algos::selector::closest;
 use gs_ir::Registry;
 use gs_ir::registry::{Arity, AttrDecl, Default as AttrDefault, OpDecl, Traits};
-use gs_text::gsr::Strictness;
+use gs_passes::rules::functions::{Body, Function};
+use gs_text::gsr::{self, RuleFile, Strictness};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// One thing that can be looked up: its name, one line about it, and everything about it.
 struct Item {
@@ -94,15 +96,19 @@ fn attr_words(a: &AttrDecl) -> String {
     }
 }
 
-/// Lists shipped rules.
+/// Lists shipped rules, or the functions that rules may call.
 ///
 /// # Errors
 /// A name that is not there, or a rule file that does not load (a defect).
-pub fn rules(args: &LookupArgs) -> Outcome<()> {
+pub fn rules(args: &RulesArgs) -> Outcome<()> {
+    if args.functions {
+        return show("function of rules", &args.lookup, functions());
+    }
     let mut items = Vec::new();
     let files = gs_passes::passes::SHIPPED_RULES.iter().chain(gs_algos::rules::SHIPPED);
     for (file, text) in files {
         let set = gs_algos::rules::load(file, text).map_err(|e| Failure::new(e.to_string()))?;
+        let written = as_written(text);
         let strict = |s: &Strictness| match s {
             Strictness::Exact => "exact".to_owned(),
             Strictness::Codes(n) => format!("within {n} codes"),
@@ -116,12 +122,50 @@ pub fn rules(args: &LookupArgs) -> Outcome<()> {
         let inserts = set.inserts.iter().map(|r| (r.name.clone(), r.doc.clone(), "insertion".to_owned()));
         for (name, doc, kind) in rules.chain(inserts) {
             let line = doc.lines().next().unwrap_or_default().trim().to_owned();
-            let full = format!("{name} ({file}, {kind})\n  {}\n", doc.trim().replace('\n', "\n  "));
+            let written = written.get(&name).map_or("", String::as_str);
+            let full =
+                format!("{name} ({file}, {kind})\n  {}\n\n{written}\n", doc.trim().replace('\n', "\n  "));
             let json = json!({"name": name, "file": file, "kind": kind, "doc": doc.trim()});
             items.push(Item { name, line: format!("[{file}] {line}"), full, json });
         }
     }
-    show("rule", args, items)
+    show("rule", &args.lookup, items)
+}
+
+/// The rules of a file as text, by name, without their doc lines.
+fn as_written(text: &str) -> BTreeMap<String, String> {
+    let Ok(file) = gsr::parse_rules(text) else { return BTreeMap::new() };
+    let alone = |item: gsr::Item| {
+        let name = item.name().text.clone();
+        let printed = gsr::print_rules(&RuleFile { header: None, items: vec![item] });
+        let lines: Vec<&str> = printed.lines().skip_while(|l| !is_start(l)).collect();
+        (name, lines.join("\n").trim_end().to_owned())
+    };
+    file.items.into_iter().map(alone).collect()
+}
+
+/// Whether a line of a printed rule file is the first of a rule.
+fn is_start(line: &str) -> bool {
+    ["rule ", "insert ", "grad "].iter().any(|word| line.starts_with(word))
+}
+
+/// The conditions and functions that rules may call.
+fn functions() -> Vec<Item> {
+    let item = |f: &Function| {
+        let kind = match f.body {
+            Body::Condition(_) => "condition",
+            Body::Attr(..) => "attribute",
+            Body::Tensor(_) => "tensor",
+        };
+        let place = if f.graph_only { ", not in equality sets" } else { "" };
+        let full = format!("{} ({kind}{place})\n  {}\n", f.signature(), f.doc);
+        let takes: Vec<&str> = f.params.iter().map(|p| p.describe()).collect();
+        let json =
+            json!({"name": f.name, "kind": kind, "takes": takes, "graph_only": f.graph_only, "doc": f.doc});
+        let line = format!("[{kind}{place}] ({}): {}", takes.join(", "), f.doc);
+        Item { name: f.name.to_owned(), line, full, json }
+    };
+    gs_algos::rules::functions().iter().map(item).collect()
 }
 
 /// Lists targets.

@@ -248,6 +248,14 @@ fn looking_things_up() {
     find(&["ops"], &["conv", "qconv", "fake_quant"]);
     find(&["passes"], &["simqat", "calibrate", "fold-bn"]);
     find(&["rules"], &["weight_fake_quant"]);
+    find(&["rules", "weight_fake_quant"], &["insertion", "at use $w", "example"]);
+    find(&["rules", "--functions"], &["only_user", "weight_only", "compose", "filled", "absorbed"]);
+    find(
+        &["rules", "--functions", "only_user"],
+        &["only_user(an operation or a value)", "not in equality sets"],
+    );
+    find(&["rules", "--functions", "--json"], &["\"takes\"", "\"graph_only\""]);
+    refuses(folder.path(), &["rules", "--functions", "weight_onyl"], &["weight_onyl", "weight_only"]);
     find(&["targets"], &["ort-cpu"]);
     find(&["explain"], &["no-integer-form", "excluded"]);
     find(&["explain", "excluded"], &["excluded", "what to do"]);
