@@ -1,7 +1,7 @@
 //! Making a plan: which operations kernels run together, what is fused, where values lie, which buffers they share.
 
 use super::kernel::{Kernel, wanted_halo};
-use super::moves::Moves;
+use super::moves::{Batch, Trace};
 use super::recipe::{Recipe, Site, choose};
 use super::segment::{Segment, Step};
 use super::slot::{Code, Slot};
@@ -42,7 +42,6 @@ const CHUNK_LIMIT: usize = 32;
 /// An operation that a kernel will run, before buffers are laid out.
 struct Draft {
     recipe: Recipe,
-    moves: Option<Moves>,
     reads: Vec<ValueId>,
     write: ValueId,
 }
@@ -217,21 +216,15 @@ impl<'m> Planner<'m> {
         let Some(result) = self.slot(write) else { return Ok(None) };
         let reads: Vec<ValueId> =
             operands.iter().flatten().copied().filter(|&v| m.as_global(v).is_none()).collect();
-        let symbols = |s: SymbolId| self.symbols.get(&s).copied();
-        if m.decl(op).traits.has(Traits::MOVES) {
-            let batch = reads.first().and_then(|&v| self.batch_symbol(v));
-            let moves = Moves::follow(m, op, &slots, &constants, &result, &symbols, batch);
-            // Sources are numbered by operand place; reads leave constants out, so both must agree.
-            let aligned = operands.iter().take(reads.len()).zip(&reads).all(|(o, r)| *o == Some(*r));
-            return Ok(moves.filter(|_| aligned).map(|moves| Draft {
-                recipe: Recipe::Moves,
-                moves: Some(moves),
-                reads,
-                write,
-            }));
-        }
         let site = Site { module: m, op, slots, constants, result: &result };
-        Ok(choose(&site).map(|recipe| Draft { recipe, moves: None, reads, write }))
+        let recipe = if m.decl(op).traits.has(Traits::MOVES) {
+            let symbol = reads.first().and_then(|&v| self.batch_symbol(v));
+            let batch = Batch { symbol, size: self.batch };
+            Trace::follow(&site, &|s| self.symbols.get(&s).copied(), batch).map(Recipe::Moves)
+        } else {
+            choose(&site)
+        };
+        Ok(recipe.map(|recipe| Draft { recipe, reads, write }))
     }
 
     /// Takes activations into the operation before them, and an addition into the convolution before it.
@@ -315,14 +308,11 @@ impl<'m> Planner<'m> {
         }
         self.widen(&drafts, &index, &mut slots)?;
         let mut steps = Vec::new();
-        for mut d in drafts {
+        for d in drafts {
             let reads: Vec<usize> = d.reads.iter().map(|v| index[v]).collect();
             let write = index[&d.write];
-            if d.moves.is_some() {
-                d.moves = self.follow_again(&d, &slots, &index);
-            }
             let read_slots: Vec<&Slot> = reads.iter().map(|&r| &slots[r]).collect();
-            let kernel = Kernel::build(self.kernels, d.recipe, &read_slots, &slots[write], d.moves).ok()?;
+            let kernel = Kernel::build(self.kernels, d.recipe, &read_slots, &slots[write]).ok()?;
             steps.push(Step { kernel, reads, write });
         }
         let outputs: Vec<(ValueId, usize)> = steps
@@ -350,20 +340,6 @@ impl<'m> Planner<'m> {
             slots[slot].padding = byte;
         }
         Some(())
-    }
-
-    /// Movement is followed once more when layouts are known.
-    fn follow_again(&self, d: &Draft, slots: &[Slot], index: &FxHashMap<ValueId, usize>) -> Option<Moves> {
-        let m = self.module;
-        let op = m.producer(d.write)?;
-        let operands: Vec<Option<ValueId>> = m.op(op).operands().collect();
-        let constants: Vec<Option<Tensor>> =
-            operands.iter().map(|v| v.and_then(|v| self.constants.get(&v).cloned())).collect();
-        let read: Vec<Option<&Slot>> =
-            operands.iter().map(|v| v.and_then(|v| index.get(&v)).map(|&i| &slots[i])).collect();
-        let batch = d.reads.first().and_then(|&v| self.batch_symbol(v));
-        let symbols = |s: SymbolId| self.symbols.get(&s).copied();
-        Moves::follow(m, op, &read, &constants, &slots[index[&d.write]], &symbols, batch)
     }
 
     fn read_outside(&self, value: ValueId, inside: &FxHashSet<OpId>) -> bool {

@@ -2,7 +2,7 @@
 
 use super::moves::Moves;
 use super::recipe::{PoolKind, Recipe};
-use super::slot::{Code, Slot};
+use super::slot::Slot;
 use crate::kernels::{
     self as k, Clip, ConvF32, ConvHalos, ConvQ, Grid, Halo, KernelError, Kernels, LinearF32, LinearQ,
     OutGrid, PoolShape, QOutput, QWeights, Scratch,
@@ -50,7 +50,6 @@ impl Kernel {
         recipe: Recipe,
         reads: &[&Slot],
         result: &Slot,
-        moves: Option<Moves>,
     ) -> Result<Kernel, KernelError> {
         let halo = |slot: Option<&&Slot>| slot.and_then(|s| s.image()).map_or(Halo::NONE, |i| i.halo);
         let halos = ConvHalos { x: halo(reads.first()), y: halo(Some(&result)), residual: None };
@@ -103,7 +102,7 @@ impl Kernel {
             Recipe::AddQ { a, b, out } => Kernel::AddQ { a, b, out },
             Recipe::MulQ { a, b, out } => Kernel::MulQ { a, b, out },
             Recipe::Table(table) => Kernel::Table(table),
-            Recipe::Moves => Kernel::Moves(moves.ok_or(KernelError::OutputType)?),
+            Recipe::Moves(trace) => Kernel::Moves(trace.lay_out(reads, result)),
         })
     }
 }
@@ -357,17 +356,12 @@ fn run_moves(
             Target::Floats(y) => {
                 let xs: Result<Vec<&[f32]>, _> =
                     reads.iter().zip(slots).map(|(r, s)| Ok(&r.floats()?[part(s)])).collect();
-                moves.run(&xs?, &mut y[i * ly..(i + 1) * ly], |v| v as f32);
+                moves.run(&xs?, &mut y[i * ly..(i + 1) * ly], f32::from_bits);
             }
             Target::Bytes(y) => {
                 let xs: Result<Vec<&[u8]>, _> =
                     reads.iter().zip(slots).map(|(r, s)| Ok(&r.bytes()?[part(s)])).collect();
-                let signed = result.code == Code::I8;
-                moves.run(
-                    &xs?,
-                    &mut y[i * ly..(i + 1) * ly],
-                    |v| if signed { v as i8 as u8 } else { v as u8 },
-                );
+                moves.run(&xs?, &mut y[i * ly..(i + 1) * ly], |v| v as u8);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Which kernel runs an operation: its constants and shapes are read here, once, when a plan is made. What no
 //! kernel runs is left to the reference evaluator.
 
+use super::moves::Trace;
 use super::slot::{Code, Slot};
 use crate::kernels::{
     Clip, CodeType, ConvShape, Grid, LinearShape, NO_CLIP, OutGrid, QOutput, RELU, WeightOrder, code_table,
@@ -60,7 +61,7 @@ pub(crate) enum Recipe {
     /// A function of codes, as a table.
     Table(Box<[u8; 256]>),
     /// Data movement.
-    Moves,
+    Moves(Trace),
 }
 
 /// A pooling window.

@@ -1,0 +1,4 @@
+//! The runtime as a whole, against the reference evaluator.
+
+mod common;
+mod moves;
