@@ -2,6 +2,7 @@
 
 use super::kernel::{Kernel, wanted_halo};
 use super::moves::{Batch, Trace};
+use super::plain::Plain;
 use super::recipe::{Recipe, Site, choose};
 use super::segment::{Segment, Step};
 use super::slot::{Code, Slot};
@@ -232,7 +233,7 @@ impl<'m> Planner<'m> {
         let mut at = 0;
         while at < drafts.len() {
             let clip = match &drafts[at].recipe {
-                Recipe::Clip(clip) => Some(*clip),
+                Recipe::Plain(Plain::Clip(clip)) => Some(*clip),
                 _ => None,
             };
             let producer = |v: ValueId, upto: usize| drafts[..upto].iter().position(|d| d.write == v);
@@ -249,7 +250,9 @@ impl<'m> Planner<'m> {
                 drafts.remove(at);
                 continue;
             }
-            if matches!(drafts[at].recipe, Recipe::Add(_)) && self.fuse_residual(drafts, at, inside) {
+            if matches!(drafts[at].recipe, Recipe::Plain(Plain::Add(_)))
+                && self.fuse_residual(drafts, at, inside)
+            {
                 // One draft before this one went; the same place holds the next.
                 continue;
             }
@@ -259,7 +262,7 @@ impl<'m> Planner<'m> {
 
     /// `add(conv(x), r)` becomes a convolution with a residual, at the place of the addition.
     fn fuse_residual(&self, drafts: &mut Vec<Draft>, at: usize, inside: &FxHashSet<OpId>) -> bool {
-        let Recipe::Add(limits) = drafts[at].recipe else { return false };
+        let Recipe::Plain(Plain::Add(limits)) = drafts[at].recipe else { return false };
         let &[a, b] = drafts[at].reads.as_slice() else { return false };
         for (value, other) in [(b, a), (a, b)] {
             let plain =

@@ -1,8 +1,10 @@
 //! Planned execution of one graph for one batch size.
 
+mod buffer;
 mod build;
 mod kernel;
 mod moves;
+mod plain;
 mod recipe;
 mod segment;
 mod slot;

@@ -2,6 +2,7 @@
 //! kernel runs is left to the reference evaluator.
 
 use super::moves::Trace;
+use super::plain::Plain;
 use super::slot::{Code, Slot};
 use crate::kernels::{
     Clip, CodeType, ConvShape, Grid, LinearShape, NO_CLIP, OutGrid, QOutput, RELU, WeightOrder, code_table,
@@ -36,32 +37,10 @@ pub(crate) enum Recipe {
     },
     /// Pooling over windows.
     Pool { window: Window, kind: PoolKind },
-    /// Mean over the whole image.
-    GlobalAverage(Option<(Grid, OutGrid)>),
-    /// `clip(x)`.
-    Clip(Clip),
-    /// `clip(a + b)`.
-    Add(Clip),
-    /// `clip(a * b)`.
-    Mul(Clip),
-    /// `clip(x * scale + shift)` per channel.
-    Affine { scale: Vec<f32>, shift: Vec<f32>, clip: Clip },
-    /// Softmax over rows of this length.
-    Softmax(usize),
-    /// Integer softmax.
-    SoftmaxQ { row: usize, x: Grid, out: OutGrid },
-    /// Float to codes.
-    Quantize(OutGrid),
-    /// Codes to float.
-    Dequantize(Grid),
-    /// Sum of codes.
-    AddQ { a: Grid, b: Grid, out: OutGrid },
-    /// Product of codes.
-    MulQ { a: Grid, b: Grid, out: OutGrid },
-    /// A function of codes, as a table.
-    Table(Box<[u8; 256]>),
     /// Data movement.
     Moves(Trace),
+    /// What neither packs weights nor looks at layouts.
+    Plain(Plain),
 }
 
 /// A pooling window.
@@ -83,16 +62,18 @@ pub(crate) enum PoolKind {
     AverageCodes { count_pads: bool, x: Grid, out: OutGrid },
 }
 
+impl From<Plain> for Recipe {
+    fn from(plain: Plain) -> Self {
+        Recipe::Plain(plain)
+    }
+}
+
 impl Recipe {
     /// The limits of a fused activation, where this recipe has them.
     pub(crate) fn clip_mut(&mut self) -> Option<&mut Clip> {
         match self {
-            Recipe::Conv { clip, .. }
-            | Recipe::Linear { clip, .. }
-            | Recipe::Clip(clip)
-            | Recipe::Add(clip)
-            | Recipe::Mul(clip)
-            | Recipe::Affine { clip, .. } => Some(clip),
+            Recipe::Conv { clip, .. } | Recipe::Linear { clip, .. } => Some(clip),
+            Recipe::Plain(plain) => plain.clip_mut(),
             _ => None,
         }
     }
@@ -112,42 +93,51 @@ pub(crate) struct Site<'a> {
 
 /// The kernel for an operation, if there is one.
 pub(crate) fn choose(site: &Site<'_>) -> Option<Recipe> {
+    let recipe = by_name(site)?;
+    let fits = match &recipe {
+        Recipe::Plain(plain) => plain.fits(site.slots.iter().copied().flatten(), site.result),
+        _ => true,
+    };
+    fits.then_some(recipe)
+}
+
+fn by_name(site: &Site<'_>) -> Option<Recipe> {
     let attrs = site.attrs();
     match site.module.op_name(site.op) {
         "conv" => conv(site),
         "gemm" => gemm(site),
         "matmul" => matmul(site),
-        "relu" => site.float_map(Recipe::Clip(RELU)).or_else(|| relu_codes(site)),
+        "relu" => site.float_map(Plain::Clip(RELU)).or_else(|| relu_codes(site)),
         "clip" => {
             let limits = (attrs.float("min", f32::NEG_INFINITY), attrs.float("max", f32::INFINITY));
-            site.float_map(Recipe::Clip(limits))
+            site.float_map(Plain::Clip(limits))
         }
-        "add" => binary(site, Recipe::Add(NO_CLIP), |c| (vec![1.0; c.len()], c.to_vec())),
-        "mul" => binary(site, Recipe::Mul(NO_CLIP), |c| (c.to_vec(), vec![0.0; c.len()])),
+        "add" => binary(site, Plain::Add(NO_CLIP), |c| (vec![1.0; c.len()], c.to_vec())),
+        "mul" => binary(site, Plain::Mul(NO_CLIP), |c| (c.to_vec(), vec![0.0; c.len()])),
         "batch_norm" => batch_norm(site),
         "max_pool" => max_pool(site),
         "average_pool" => {
             let count_pads = attrs.bool("count_include_pad", false);
             site.float_map(Recipe::Pool { window: site.window()?, kind: PoolKind::Average { count_pads } })
         }
-        "global_average_pool" => site.image(0).and_then(|_| site.float_map(Recipe::GlobalAverage(None))),
-        "softmax" => softmax_row(site).and_then(|row| site.float_map(Recipe::Softmax(row))),
+        "global_average_pool" => site.image(0).and_then(|_| site.float_map(Plain::GlobalAverage(None))),
+        "softmax" => softmax_row(site).and_then(|row| site.float_map(Plain::Softmax(row))),
         "quantize" => quantize(site),
         "dequantize" => dequantize(site),
         "qconv" => qconv(site),
         "qgemm" => qgemm(site),
         "qmatmul" => qmatmul(site),
-        "qadd" => codes_binary(site).map(|(a, b, out)| Recipe::AddQ { a, b, out }),
-        "qmul" => codes_binary(site).map(|(a, b, out)| Recipe::MulQ { a, b, out }),
+        "qadd" => codes_binary(site).map(|(a, b, out)| Plain::AddQ { a, b, out }.into()),
+        "qmul" => codes_binary(site).map(|(a, b, out)| Plain::MulQ { a, b, out }.into()),
         "qaverage_pool" => qaverage_pool(site),
         "qglobal_average_pool" => {
             site.image(0)?;
             let (x, out) = site.unary_grids()?;
-            (attrs.int("channels_last", 0) == 0).then_some(Recipe::GlobalAverage(Some((x, out))))
+            (attrs.int("channels_last", 0) == 0).then(|| Plain::GlobalAverage(Some((x, out))).into())
         }
         "qsoftmax" => {
             let (x, out) = site.unary_grids()?;
-            Some(Recipe::SoftmaxQ { row: softmax_row(site)?, x, out })
+            Some(Plain::SoftmaxQ { row: softmax_row(site)?, x, out }.into())
         }
         "qsigmoid" => table(site, |v| 1.0 / (1.0 + (-v).exp())),
         "qleaky_relu" => {
@@ -181,8 +171,8 @@ impl Site<'_> {
     }
 
     /// The recipe, if operand 0 and the result are floats.
-    fn float_map(&self, recipe: Recipe) -> Option<Recipe> {
-        (self.slot(0)?.code == Code::F32 && self.result.code == Code::F32).then_some(recipe)
+    fn float_map(&self, recipe: impl Into<Recipe>) -> Option<Recipe> {
+        (self.slot(0)?.code == Code::F32 && self.result.code == Code::F32).then(|| recipe.into())
     }
 
     fn f32s(&self, i: usize) -> Option<Vec<f32>> {
@@ -335,7 +325,7 @@ fn linear_shape(s: &Site<'_>, weight: usize, transposed: bool) -> Option<LinearS
 }
 
 /// Two values of the same extents, or a value and one constant per channel (or for all).
-fn binary(s: &Site<'_>, both: Recipe, affine: impl Fn(&[f32]) -> (Vec<f32>, Vec<f32>)) -> Option<Recipe> {
+fn binary(s: &Site<'_>, both: Plain, affine: impl Fn(&[f32]) -> (Vec<f32>, Vec<f32>)) -> Option<Recipe> {
     if let (Some(a), Some(b)) = (s.slot(0), s.slot(1)) {
         let same = a.dims == s.result.dims && b.dims == s.result.dims && b.code == Code::F32;
         return s.float_map(both).filter(|_| same);
@@ -355,7 +345,7 @@ fn binary(s: &Site<'_>, both: Recipe, affine: impl Fn(&[f32]) -> (Vec<f32>, Vec<
     };
     let (scale, shift) = affine(&values);
     let fits = x.code == Code::F32 && s.result.dims == x.dims;
-    fits.then_some(Recipe::Affine { scale, shift, clip: NO_CLIP })
+    fits.then(|| Plain::Affine { scale, shift, clip: NO_CLIP }.into())
 }
 
 /// Extent of the axis that lies innermost in the buffer.
@@ -388,7 +378,7 @@ fn batch_norm(s: &Site<'_>) -> Option<Recipe> {
     let factor = |c: usize| f64::from(gamma[c]) / (f64::from(var[c]) + epsilon).sqrt();
     let scale = (0..n).map(|c| factor(c) as f32).collect();
     let shift = (0..n).map(|c| (f64::from(beta[c]) - f64::from(mean[c]) * factor(c)) as f32).collect();
-    s.float_map(Recipe::Affine { scale, shift, clip: NO_CLIP })
+    s.float_map(Plain::Affine { scale, shift, clip: NO_CLIP })
 }
 
 fn max_pool(s: &Site<'_>) -> Option<Recipe> {
@@ -397,7 +387,7 @@ fn max_pool(s: &Site<'_>) -> Option<Recipe> {
         Code::F32 => PoolKind::Max,
         code => PoolKind::MaxCodes(code_type(code)?),
     };
-    Some(Recipe::Pool { window, kind })
+    (s.slot(0)?.code == s.result.code).then_some(Recipe::Pool { window, kind })
 }
 
 fn softmax_row(s: &Site<'_>) -> Option<usize> {
@@ -412,12 +402,12 @@ fn softmax_row(s: &Site<'_>) -> Option<usize> {
 
 fn quantize(s: &Site<'_>) -> Option<Recipe> {
     (s.slot(0)?.code == Code::F32).then_some(())?;
-    Some(Recipe::Quantize(s.out_grid(1, 2)?))
+    Some(Plain::Quantize(s.out_grid(1, 2)?).into())
 }
 
 fn dequantize(s: &Site<'_>) -> Option<Recipe> {
     let grid = s.grid(1, 2, s.slot(0)?.code)?;
-    (s.result.code == Code::F32).then_some(Recipe::Dequantize(grid))
+    (s.result.code == Code::F32).then(|| Plain::Dequantize(grid).into())
 }
 
 /// Signed weights with zero point 0; their scales.
@@ -485,13 +475,13 @@ fn qaverage_pool(s: &Site<'_>) -> Option<Recipe> {
 
 fn table(s: &Site<'_>, f: impl Fn(f32) -> f32) -> Option<Recipe> {
     let (x, out) = s.unary_grids()?;
-    Some(Recipe::Table(Box::new(code_table(&x, &out, f).ok()?)))
+    Some(Plain::Table(Box::new(code_table(&x, &out, f).ok()?)).into())
 }
 
 /// Relu of codes without a grid: what is below zero becomes zero.
 fn relu_codes(s: &Site<'_>) -> Option<Recipe> {
-    (s.slot(0)?.code == Code::I8).then(|| {
+    (s.slot(0)?.code == Code::I8 && s.result.code == Code::I8).then(|| {
         let table: [u8; 256] = std::array::from_fn(|b| if (b as u8 as i8) < 0 { 0 } else { b as u8 });
-        Recipe::Table(Box::new(table))
+        Plain::Table(Box::new(table)).into()
     })
 }

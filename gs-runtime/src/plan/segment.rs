@@ -1,7 +1,8 @@
 //! A segment: operations that kernels run, each sample by itself. A worker takes a few samples through all of
 //! them while they are in its cache; how samples are spread over workers changes no result.
 
-use super::kernel::{Kernel, Source, Target};
+use super::buffer::{Reads, Source, Target, Write};
+use super::kernel::Kernel;
 use super::slot::{Code, Layout, Slot};
 use crate::kernels::{KernelError, Kernels, Scratch, to_channels_first, to_channels_last};
 use gs_eval::{Elements, Storage, Tensor};
@@ -199,7 +200,9 @@ impl Segment {
             Code::F32 => Target::Floats(&mut floats),
             _ => Target::Bytes(&mut bytes),
         };
-        let done = step.kernel.run(kernels, n, (&reads, &slots), y, result, &mut w.scratch);
+        let scratch = &mut w.scratch;
+        let done = Reads::new(&reads, &slots, n)
+            .and_then(|reads| step.kernel.run(kernels, n, reads, Write::new(y, result, n)?, scratch));
         w.floats[target] = floats;
         w.bytes[target] = bytes;
         done?;
