@@ -331,7 +331,8 @@ fn div_monomial(a: &Expr, b: &Expr) -> Option<Dim> {
     }
     let mut out = Expr::default();
     for t in &a.terms {
-        if t.coeff % divisor.coeff != 0 {
+        // No quotient where it overflows: `i64::MIN / -1`.
+        if t.coeff.checked_rem(divisor.coeff)? != 0 {
             return None;
         }
         let mut left = t.factors.clone();
@@ -401,5 +402,10 @@ mod tests {
         let big = sym(0).mul(&i64::MAX.into());
         assert!(big.add(&big).is_unknown());
         assert!(Dim::Const(i64::MAX).add(&1.into()).is_unknown());
+        let least = sym(0).mul(&i64::MIN.into());
+        assert_eq!(least.div_exact(&sym(0).mul(&(-1).into())), None);
+        assert_eq!(least.div_exact(&sym(0)), Some(Dim::Const(i64::MIN)));
+        assert_eq!(Dim::Const(i64::MIN).div_exact(&(-1).into()), None);
+        assert!(least.sub(&Dim::Const(i64::MIN)).is_unknown());
     }
 }
