@@ -72,7 +72,7 @@ impl Ledger {
         for op in before.all_ops() {
             let macs = multiply_adds(before, op);
             ledger.multiply_adds += macs;
-            for &name in before.source_of(op) {
+            for name in before.source_of(op) {
                 let name = before.str(name);
                 let line = line(before, op, name, after, &holders, macs);
                 if line.fate == Fate::Integer {
@@ -105,7 +105,7 @@ impl Ledger {
 fn holders(module: &Module) -> FxHashMap<Sym, OpId> {
     let mut out = FxHashMap::default();
     for op in module.all_ops() {
-        for &name in module.source_of(op) {
+        for name in module.source_of(op) {
             out.entry(name).or_insert(op);
         }
     }

@@ -19,7 +19,9 @@ pub mod ops;
 mod phase;
 pub mod registry;
 mod rewriter;
+mod source;
 pub mod types;
+pub mod unique;
 pub mod verify;
 
 pub use attr::{Attr, AttrSet, FloatBits, Literal, TensorData};
@@ -35,5 +37,6 @@ pub use module::{Meta, Module, OPAQUE_NAME, OnnxMeta, OpIter};
 pub use phase::Phase;
 pub use registry::{OpDecl, Registry};
 pub use rewriter::{At, Event, NewGlobal, Rewriter, check_attrs, normal_attrs};
+pub use source::SourceNames;
 pub use types::{Known, Shape, TensorType, Type};
 pub use verify::{VerifyError, verify};

@@ -6,7 +6,9 @@ use crate::global::{Derived, Global};
 use crate::graph::{Def, Graph, LedgerEntry, Op, Symbol, Use, Value};
 use crate::intern::Interner;
 use crate::registry::{OpDecl, Registry};
+use crate::source::{SourceNames, Sources};
 use crate::types::Type;
+use crate::unique::Suffixes;
 use indexmap::IndexMap;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ pub struct Module {
     pub(crate) strings: Interner<Sym, str>,
     pub(crate) types: Interner<TypeId, Type>,
     pub(crate) attrs: Interner<AttrsId, AttrSet>,
-    pub(crate) sources: Interner<SourceId, [Sym]>,
+    pub(crate) sources: Sources,
     pub(crate) symbols: Arena<SymbolId, Symbol>,
     pub(crate) symbol_names: FxHashMap<Sym, SymbolId>,
     pub(crate) ops: Arena<OpId, Op>,
@@ -32,6 +34,7 @@ pub struct Module {
     pub(crate) graphs: Arena<GraphId, Graph>,
     pub(crate) globals: Arena<GlobalId, Global>,
     pub(crate) global_names: FxHashMap<Sym, GlobalId>,
+    pub(crate) global_suffixes: Suffixes,
     pub(crate) derived: FxHashMap<Derived, GlobalId>,
     pub(crate) entries: Vec<GraphId>,
     /// Facts about the whole file.
@@ -89,7 +92,7 @@ impl Module {
             strings: Interner::new(),
             types: Interner::new(),
             attrs: Interner::new(),
-            sources: Interner::new(),
+            sources: Sources::new(),
             symbols: Arena::new(),
             symbol_names: FxHashMap::default(),
             ops: Arena::new(),
@@ -97,6 +100,7 @@ impl Module {
             graphs: Arena::new(),
             globals: Arena::new(),
             global_names: FxHashMap::default(),
+            global_suffixes: Suffixes::default(),
             derived: FxHashMap::default(),
             entries: Vec::new(),
             meta: Meta::default(),
@@ -104,7 +108,6 @@ impl Module {
             kept: IndexMap::new(),
         };
         module.attrs.intern_owned(AttrSet::new());
-        module.sources.intern(&[]);
         module
     }
 
@@ -150,20 +153,24 @@ impl Module {
         self.attrs.get(id)
     }
 
-    /// The handle of a list of source names; sorted out of duplicates, order kept.
+    /// The handle of a list of source names; without duplicates, order kept.
     pub fn intern_source(&mut self, names: &[Sym]) -> SourceId {
-        let mut unique: Vec<Sym> = Vec::with_capacity(names.len());
-        for &n in names {
-            if !unique.contains(&n) {
-                unique.push(n);
-            }
-        }
-        self.sources.intern(&unique)
+        self.sources.list(names)
     }
 
-    /// The source names behind a handle.
-    pub fn source(&self, id: SourceId) -> &[Sym] {
-        self.sources.get(id)
+    /// The handle of two lists of source names one after the other, in constant time.
+    pub fn join_sources(&mut self, first: SourceId, then: SourceId) -> SourceId {
+        self.sources.join(first, then)
+    }
+
+    /// The source names behind a handle, written out.
+    pub fn source(&self, id: SourceId) -> SourceNames {
+        self.sources.names(id)
+    }
+
+    /// Whether some live operation stands for this source name.
+    pub fn is_live_source(&self, name: Sym) -> bool {
+        self.sources.is_held(name)
     }
 
     // ---- symbols ----
@@ -242,15 +249,31 @@ impl Module {
         self.op(id).operand(self.decl(id).operand_index(name)?)
     }
 
-    /// The source names that an operation stands for.
-    pub fn source_of(&self, id: OpId) -> &[Sym] {
+    /// The source names that an operation stands for, written out.
+    pub fn source_of(&self, id: OpId) -> SourceNames {
         self.source(self.ops[id].source)
+    }
+
+    /// The first of the source names that an operation stands for.
+    pub fn first_source(&self, id: OpId) -> Option<Sym> {
+        self.sources.first(self.ops[id].source).some()
+    }
+
+    /// The source names that an operation and everything in its regions stand for, in order.
+    pub fn nested_source(&mut self, id: OpId) -> SourceId {
+        let mut list = self.ops[id].source;
+        for region in self.ops[id].regions().to_vec() {
+            for op in self.ops_nested(region) {
+                list = self.sources.join(list, self.ops[op].source);
+            }
+        }
+        list
     }
 
     /// A name for an operation in messages: its first source name, else the name of its operator.
     pub fn label(&self, id: OpId) -> &str {
-        match self.source_of(id).first() {
-            Some(&s) => self.str(s),
+        match self.first_source(id) {
+            Some(s) => self.str(s),
             None => self.op_name(id),
         }
     }

@@ -6,6 +6,7 @@ use crate::entity::{GlobalId, OpKind, Sym};
 use crate::global::{Global, Init, Role};
 use crate::graph::{Def, Value};
 use crate::infer::{self, InferError};
+use crate::module::Module;
 use crate::types::Type;
 use smallvec::SmallVec;
 
@@ -86,6 +87,8 @@ impl Rewriter<'_> {
         self.module.globals[id].init = Init::Absent;
         self.module.values[value].def = Def::Erased;
         self.module.global_names.remove(&name);
+        let Module { strings, global_suffixes, .. } = &mut *self.module;
+        global_suffixes.give_back(strings.get(name));
     }
 
     /// Takes a global out of the index of derived ones, before its contents change.
@@ -99,12 +102,13 @@ impl Rewriter<'_> {
     }
 
     fn unique_global_name(&mut self, wanted: &str) -> Sym {
-        let mut name = self.module.intern(wanted);
-        let mut n = 1;
-        while self.module.global_names.contains_key(&name) {
-            name = self.module.intern(&format!("{wanted}.{n}"));
-            n += 1;
+        let name = self.module.intern(wanted);
+        let Module { strings, global_names, global_suffixes, .. } = &mut *self.module;
+        if !global_names.contains_key(&name) {
+            return name;
         }
-        name
+        let is_free = |name: &str| strings.find(name).is_none_or(|s| !global_names.contains_key(&s));
+        let made = global_suffixes.make(wanted, is_free);
+        self.module.intern(&made)
     }
 }

@@ -2,10 +2,11 @@
 
 use super::{At, Event, Rewriter, check_attrs, normal_attrs};
 use crate::attr::AttrSet;
-use crate::entity::{GraphId, Handle, OpId, OpKind, SourceId, Sym, ValueId};
+use crate::entity::{GraphId, OpId, OpKind, SourceId, Sym, ValueId};
 use crate::graph::{Def, LedgerEntry, Op, Slot, Use};
 use crate::infer::{self, InferError};
 use crate::module::Module;
+use crate::source::Sources;
 use crate::types::Type;
 use smallvec::SmallVec;
 
@@ -64,7 +65,7 @@ impl Rewriter<'_> {
             kind,
             attrs,
             graph: GraphId::NONE,
-            source: SourceId::from_index(0),
+            source: Sources::empty(),
             prev: OpId::NONE,
             next: OpId::NONE,
             operands: SmallVec::new(),
@@ -124,14 +125,30 @@ impl Rewriter<'_> {
 
     /// States the source nodes that an operation stands for.
     pub fn set_source(&mut self, op: OpId, names: &[Sym]) {
-        self.module.ops[op].source = self.module.intern_source(names);
+        let source = self.module.intern_source(names);
+        self.hold_source(op, source);
     }
 
     /// Adds source nodes to those that an operation stands for.
     pub fn add_source(&mut self, op: OpId, names: &[Sym]) {
-        let mut all = self.module.source_of(op).to_vec();
-        all.extend_from_slice(names);
-        self.set_source(op, &all);
+        let source = self.module.intern_source(names);
+        self.join_source(op, source);
+    }
+
+    /// As [`Self::add_source`], in constant time: the list was taken from another operation.
+    pub fn join_source(&mut self, op: OpId, source: SourceId) {
+        let source = self.module.join_sources(self.module.ops[op].source, source);
+        self.hold_source(op, source);
+    }
+
+    /// An operation that was erased stands for nothing.
+    fn hold_source(&mut self, op: OpId, source: SourceId) {
+        let old = self.module.ops[op].source;
+        if old != source && self.module.ops[op].is_live() {
+            self.module.sources.hold(source);
+            self.module.sources.release(old, &mut Vec::new());
+            self.module.ops[op].source = source;
+        }
     }
 
     /// Names a value as the source network does.
@@ -183,12 +200,20 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Removes an operation whose results are not used, with everything in its regions.
-    pub fn erase(&mut self, op: OpId) {
-        let mut pending = vec![op];
-        while let Some(op) = pending.pop() {
+    /// Removes an operation whose results are not used, with everything in its regions. Returns the source names that
+    /// no live operation stands for now: whoever erases accounts for them, see [`Self::retire`].
+    pub fn erase(&mut self, op: OpId) -> Vec<Sym> {
+        let mut vanished = Vec::new();
+        let mut all = vec![op];
+        for region in self.module.ops[op].regions() {
+            all.extend(self.module.ops_nested(*region));
+        }
+        for &op in &all {
+            let source = std::mem::replace(&mut self.module.ops[op].source, Sources::empty());
+            self.module.sources.release(source, &mut vanished);
+        }
+        for op in all {
             for g in self.module.ops[op].regions().to_vec() {
-                pending.extend(self.module.ops_in(g));
                 self.clear_graph(g);
             }
             // One at a time: dropping a use can move another use of the same operation.
@@ -205,16 +230,16 @@ impl Rewriter<'_> {
             self.unlink(op);
             self.events.push(Event::Erased(op));
         }
+        vanished
     }
 
-    /// Removes an entry graph with all it holds.
-    pub fn erase_graph(&mut self, graph: GraphId) {
+    /// Removes an entry graph with all it holds. Returns the source names that no live operation stands for now.
+    pub fn erase_graph(&mut self, graph: GraphId) -> Vec<Sym> {
         let ops: Vec<OpId> = self.module.ops_in(graph).collect();
         self.clear_graph(graph);
-        for &op in ops.iter().rev() {
-            self.erase(op);
-        }
+        let vanished = ops.iter().flat_map(|&op| self.erase(op)).collect();
         self.module.entries.retain(|&g| g != graph);
+        vanished
     }
 
     fn clear_graph(&mut self, graph: GraphId) {
@@ -231,8 +256,7 @@ impl Rewriter<'_> {
         self.module.graphs[graph].updates.clear();
     }
 
-    /// Replaces the results of an operation by other values and erases it. The source nodes it stood for are
-    /// taken over by `into` where that is given, else they are noted as gone.
+    /// Replaces the results of an operation by other values and [retires](Self::retire) it.
     pub fn replace(&mut self, op: OpId, values: &[ValueId], into: Option<OpId>, entry: LedgerEntry) {
         let results: SmallVec<[ValueId; 2]> = self.module.ops[op].results.clone();
         for (old, new) in results.iter().zip(values) {
@@ -243,18 +267,24 @@ impl Rewriter<'_> {
         self.retire(op, into, entry);
     }
 
-    /// Erases an operation and accounts for the source nodes it stood for.
+    /// Erases an operation and accounts for the source nodes that it and everything in its regions stood for: `into`
+    /// takes them over where that is given, else those are noted as gone for which no other operation stands.
     pub fn retire(&mut self, op: OpId, into: Option<OpId>, entry: LedgerEntry) {
-        let names = self.module.source_of(op).to_vec();
-        match into.filter(|&o| o != op) {
-            Some(heir) => self.add_source(heir, &names),
-            None => {
-                for n in names {
-                    self.module.gone.insert(n, entry.clone());
-                }
+        if let Some(heir) = into.filter(|&o| o != op) {
+            let source = self.module.nested_source(op);
+            self.join_source(heir, source);
+        }
+        let vanished = self.erase(op);
+        self.note_gone(&vanished, &entry);
+    }
+
+    /// Notes those source names as gone for which no live operation stands.
+    pub fn note_gone(&mut self, names: &[Sym], entry: &LedgerEntry) {
+        for &name in names {
+            if !self.module.is_live_source(name) {
+                self.module.gone.insert(name, entry.clone());
             }
         }
-        self.erase(op);
     }
 
     /// A ledger entry with interned words.

@@ -3,7 +3,10 @@
 use super::{At, Rewriter};
 use crate::attr::AttrSet;
 use crate::elem::ElemType;
+use crate::entity::{OpId, Sym};
+use crate::global::{Init, Role};
 use crate::module::Module;
+use crate::rewriter::NewGlobal;
 use crate::types::Type;
 
 fn f32s() -> Type {
@@ -60,4 +63,105 @@ fn a_changed_type_reaches_the_users() {
     let op = r.producer(y).unwrap();
     r.set_operand(op, 0, Some(wide));
     assert_eq!(module.type_of(z), &Type::fixed(ElemType::F32, &[8]));
+}
+
+/// A chain of `relu`, each from a source node of its own; the operations and the names.
+fn chain(r: &mut Rewriter<'_>, length: usize) -> (Vec<OpId>, Vec<Sym>) {
+    let g = r.add_graph("main");
+    let mut value = r.add_param(g, "x", f32s());
+    let (mut ops, mut names) = (Vec::new(), Vec::new());
+    for i in 0..length {
+        value = r.emit("relu", &[value], AttrSet::new(), At::End(g)).unwrap();
+        let op = r.producer(value).unwrap();
+        names.push(r.intern(&format!("r{i}")));
+        r.set_source(op, &names[i..=i]);
+        ops.push(op);
+    }
+    r.add_result(g, "y", value, None);
+    (ops, names)
+}
+
+fn gone(module: &Module) -> Vec<&str> {
+    module.gone.keys().map(|&s| module.str(s)).collect()
+}
+
+#[test]
+fn what_stands_in_regions_is_accounted_for() {
+    for heir in [false, true] {
+        let mut module = Module::new();
+        let mut r = Rewriter::new(&mut module);
+        let g = r.add_graph("main");
+        let x = r.add_param(g, "x", f32s());
+        let yes = r.add_param(g, "c", Type::fixed(ElemType::Bool, &[]));
+        let kind = r.registry().kind("if").unwrap();
+        let branch = r.create_typed(kind, &[Some(yes)], AttrSet::new(), &[f32s()], At::End(g));
+        let outer = r.intern("If1");
+        r.set_source(branch, &[outer]);
+        for (region, op) in [("then_branch", "relu"), ("else_branch", "neg")] {
+            let graph = r.add_region(branch, region);
+            let y = r.emit(op, &[x], AttrSet::new(), At::End(graph)).unwrap();
+            let (inner, name) = (r.producer(y).unwrap(), r.intern(op));
+            r.set_source(inner, &[name]);
+            r.add_result(graph, "", y, None);
+        }
+        let last = r.emit("relu", &[x], AttrSet::new(), At::End(g)).unwrap();
+        r.add_result(g, "y", last, None);
+        let into = r.producer(last).filter(|_| heir);
+        let entry = r.entry("removed", "test", None, None);
+        r.retire(branch, into, entry);
+        crate::verify(&module).unwrap();
+        let last = module.producer(last).unwrap();
+        let taken: Vec<&str> = module.source_of(last).iter().map(|&s| module.str(s)).collect();
+        let names = ["If1", "relu", "neg"];
+        assert_eq!(
+            (gone(&module), taken),
+            if heir { (vec![], names.into()) } else { (names.into(), vec![]) }
+        );
+    }
+}
+
+#[test]
+fn a_name_is_gone_with_its_last_operation() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let (ops, names) = chain(&mut r, 2);
+    r.set_source(ops[1], &names[..1]);
+    let entry = r.entry("removed", "test", None, None);
+    let input = r.op(ops[0]).operand(0).unwrap();
+    r.replace(ops[0], &[input], None, entry.clone());
+    assert!(r.gone.is_empty() && r.is_live_source(names[0]));
+    r.replace(ops[1], &[input], None, entry);
+    assert_eq!(gone(&module), ["r0"]);
+}
+
+#[test]
+fn merging_a_long_chain_is_linear_in_memory_and_keeps_every_name() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let (ops, names) = chain(&mut r, 20_000);
+    let entry = r.entry("merged", "test", None, None);
+    for pair in ops.windows(2) {
+        let input = r.op(pair[0]).operand(0).unwrap();
+        r.replace(pair[0], &[input], Some(pair[1]), entry.clone());
+    }
+    let last = ops[ops.len() - 1];
+    assert_eq!(module.source_of(last).len(), names.len());
+    assert!(module.gone.is_empty());
+    // Each name, and each step, is one list of constant size.
+    assert!(module.sources.len() <= 2 * names.len() + 1);
+}
+
+#[test]
+fn globals_of_one_base_name_get_the_first_free_suffix() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let add = |r: &mut Rewriter<'_>| {
+        let init = Init::Splat([0; 4].as_slice().into());
+        r.add_global(NewGlobal { name: "w", role: Role::Const, trainable: false, ty: f32s(), init })
+    };
+    let ids: Vec<_> = (0..20_000).map(|_| add(&mut r)).collect();
+    assert_eq!(r.str(r.global(ids[19_999]).name), "w.19999");
+    r.remove_global(ids[7]);
+    let again = [add(&mut r), add(&mut r)];
+    assert_eq!(again.map(|g| r.str(r.global(g).name)), ["w.7", "w.20000"]);
 }

@@ -1,8 +1,9 @@
 //! Names of values and nodes: those of the source where they are free, else with a number behind them.
 //! What is interface is reserved first.
 
+use gs_ir::unique::Suffixes;
 use gs_ir::{Def, GraphId, Handle, Module, OpId, ValueId};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 /// Names given out. Values and nodes have name spaces of their own.
 pub(super) struct Names {
@@ -15,7 +16,7 @@ pub(super) struct Names {
 #[derive(Default)]
 struct Unique {
     used: FxHashSet<String>,
-    next: FxHashMap<String, usize>,
+    suffixes: Suffixes,
 }
 
 impl Unique {
@@ -23,14 +24,7 @@ impl Unique {
         if self.used.insert(wanted.to_owned()) {
             return wanted.to_owned();
         }
-        let next = self.next.entry(wanted.to_owned()).or_insert(1);
-        loop {
-            let name = format!("{wanted}.{next}");
-            *next += 1;
-            if self.used.insert(name.clone()) {
-                return name;
-            }
-        }
+        self.suffixes.make(wanted, |name| self.used.insert(name.to_owned()))
     }
 }
 
@@ -108,7 +102,7 @@ impl Names {
 
 /// What an operation would like its node to be called.
 pub(super) fn wanted_node(module: &Module, op: OpId, first_result: &str) -> String {
-    let named = module.source_of(op).first().map(|&s| module.str(s)).filter(|s| !s.is_empty());
+    let named = module.first_source(op).map(|s| module.str(s)).filter(|s| !s.is_empty());
     let result = (!first_result.is_empty()).then_some(first_result);
     named.or(result).unwrap_or(module.op_name(op)).to_owned()
 }

@@ -45,17 +45,12 @@ impl Importer<'_> {
         derived.flatten().flatten().copied().collect()
     }
 
-    /// A call that none of its operations is left of is gone, too.
+    /// A call of a function that expands to no operation at all is gone, too.
     fn account_for_calls(&mut self) {
-        if self.calls.is_empty() {
-            return;
-        }
-        let live: FxHashSet<Sym> =
-            self.rw.all_ops().into_iter().flat_map(|op| self.rw.source_of(op).to_vec()).collect();
+        let entry = self.rw.entry("static", "import", None, None);
         for call in std::mem::take(&mut self.calls) {
-            if !live.contains(&call) {
-                let entry = self.rw.entry("static", "import", None, None);
-                self.rw.gone.insert(call, entry);
+            if !self.rw.gone.contains_key(&call) {
+                self.rw.note_gone(&[call], &entry);
             }
         }
     }
@@ -68,17 +63,7 @@ impl Importer<'_> {
     /// Erases an operation and notes which node took over what it computed.
     fn retire(&mut self, op: OpId, into: Sym) {
         let entry = self.rw.entry("static", "import", Some(into), None);
-        for name in self.rw.source_of(op).to_vec() {
-            // Other operations of an expanded call may still stand for it.
-            if !self.calls.contains(&name) {
-                self.rw.gone.insert(name, entry.clone());
-            }
-        }
-        // One by one, since an operation may read a value twice.
-        for i in 0..self.rw.op(op).operand_count() {
-            self.rw.set_operand(op, i, None);
-        }
-        self.rw.erase(op);
+        self.rw.retire(op, None, entry);
     }
 
     /// A float global is a parameter when an operand that is learned reads it, directly or moved about.

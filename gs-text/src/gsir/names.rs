@@ -1,8 +1,9 @@
 //! The names of values in text: the source's where there is one, made unique among what is visible, else a number.
 //! Sibling regions may use a name twice, as in the source.
 
+use gs_ir::unique::Suffixes;
 use gs_ir::{Handle, Module, Sym, ValueId};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 /// What a value is called.
 #[derive(Clone, Copy)]
@@ -42,8 +43,7 @@ pub(crate) struct Names<'m> {
     taken_syms: Vec<bool>,
     taken_made: FxHashSet<String>,
     log: Vec<Taken>,
-    /// The last suffix that was tried for a name, so that many equal names cost no more than many different ones.
-    suffixes: FxHashMap<Sym, u32>,
+    suffixes: Suffixes,
 }
 
 impl<'m> Names<'m> {
@@ -56,7 +56,7 @@ impl<'m> Names<'m> {
             taken_syms: Vec::new(),
             taken_made: FxHashSet::default(),
             log: Vec::new(),
-            suffixes: FxHashMap::default(),
+            suffixes: Suffixes::default(),
         }
     }
 
@@ -107,23 +107,23 @@ impl<'m> Names<'m> {
         free
     }
 
-    fn make_unique(&mut self, own: Sym) -> Name {
-        loop {
-            let suffix = self.suffixes.entry(own).or_insert(0);
-            *suffix += 1;
-            let name = format!("{}.{suffix}", self.module.str(own));
-            let free = match self.module.find_str(&name) {
-                Some(sym) => self.take(sym),
-                None => self.taken_made.insert(name.clone()),
-            };
-            if free {
-                if self.module.find_str(&name).is_none() {
-                    self.log.push(Taken::Made(name.clone()));
-                }
-                self.made.push(name);
-                return Name::Made(self.made.len() as u32 - 1);
-            }
+    fn take_made(&mut self, name: &str) -> bool {
+        let free = self.taken_made.insert(name.to_owned());
+        if free {
+            self.log.push(Taken::Made(name.to_owned()));
         }
+        free
+    }
+
+    fn make_unique(&mut self, own: Sym) -> Name {
+        let mut suffixes = std::mem::take(&mut self.suffixes);
+        let name = suffixes.make(self.module.str(own), |name| match self.module.find_str(name) {
+            Some(sym) => self.take(sym),
+            None => self.take_made(name),
+        });
+        self.suffixes = suffixes;
+        self.made.push(name);
+        Name::Made(self.made.len() as u32 - 1)
     }
 
     /// How a value is written.

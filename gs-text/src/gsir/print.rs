@@ -337,7 +337,7 @@ impl<'m, 'o> Printer<'m, 'o> {
         }
         if self.options.provenance {
             let mut separator = " from ";
-            for &name in m.source(op.source) {
+            for name in m.source(op.source) {
                 self.push(separator);
                 push_quoted(&mut self.buf, m.str(name));
                 separator = ", ";
