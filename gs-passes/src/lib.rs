@@ -9,3 +9,4 @@ pub mod manager;
 pub mod passes;
 pub mod rules;
 pub mod target;
+pub mod training;

@@ -45,7 +45,7 @@ grad relu($x) -> ($y) given ($dy)
   => ($x: mul($dy, $m))
   where elem($x, float)
 
-grad batch_norm_train($x, $s, $b, _, _) -> ($y, _, _, $m, $i) given ($dy, $d1, $d2, $d3, $d4)
+grad batch_norm_train($x, $s, $b, _, _) -> ($y, _, _, $m, $i) given ($dy, _, _, _, _)
   => ($x, $s, $b: batch_norm_grad($dy, $x, $s, $m, $i))
 "#;
 

@@ -15,6 +15,7 @@ pub(super) const TABLE: &[super::Row] = &[
     ("conv_weight_grad", conv_weight_grad),
     ("max_pool_grad", max_pool_grad),
     ("average_pool_grad", average_pool_grad),
+    ("slice_grad", slice_grad),
     ("batch_norm_grad", batch_norm_grad),
     ("cross_entropy_grad", cross_entropy_grad),
 ];
@@ -236,6 +237,22 @@ fn pool_gradient(ctx: &OpCtx<'_>, dy: &Tensor, pool: &Pool) -> Result<Vec<f64>, 
         return Err(OpError::Extents { what: "gradient and result of a pool", left, right });
     }
     ctx.floats(0)
+}
+
+fn slice_grad(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
+    let (dy, to) = (ctx.operand(0)?, shape(ctx)?);
+    let mut dx = vec![0.0; ctx.allot(&to)?];
+    let (dims, order) = super::movement::sliced(ctx, &to)?;
+    if dy.dims() != dims {
+        let left = dy.dims().to_vec();
+        return Err(OpError::Extents { what: "gradient and slice", left, right: dims });
+    }
+    for (d, at) in ctx.floats(0)?.into_iter().zip(order) {
+        if let Some(x) = dx.get_mut(at) {
+            *x += d;
+        }
+    }
+    ctx.make(dy.elem(), to, &dx)
 }
 
 /// dx = scale * inv_std * (dy - mean(dy) - x_hat * mean(dy * x_hat)) with x_hat = (x - mean) * inv_std, dscale =

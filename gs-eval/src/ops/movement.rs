@@ -34,6 +34,12 @@ fn cut(extent: usize, start: i64, end: i64, step: i64) -> Result<Cut, OpError> {
 
 fn slice(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let x = ctx.operand(0)?;
+    let (dims, order) = sliced(ctx, x.dims())?;
+    ctx.picked(x, dims, &order)
+}
+
+/// The extents of a slice of a tensor of these extents, and the place of each of its elements.
+pub(super) fn sliced(ctx: &OpCtx<'_>, x: &[usize]) -> Result<(Vec<usize>, Vec<usize>), OpError> {
     let list = |name: &'static str| ctx.ints_if(name).ok_or_else(|| OpError::MissingAttr(name.into()));
     let (starts, ends) = (list("starts")?, list("ends")?);
     let all: Vec<i64> = (0..starts.len() as i64).collect();
@@ -46,20 +52,20 @@ fn slice(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
             right: vec![ends.len(), axes.len()],
         });
     }
-    let mut cuts: Vec<Cut> = x.dims().iter().map(|&d| Cut { start: 0, step: 1, count: d }).collect();
+    let mut cuts: Vec<Cut> = x.iter().map(|&d| Cut { start: 0, step: 1, count: d }).collect();
     for (i, &axis) in axes.iter().enumerate() {
-        let axis = ctx.axis(axis, x.rank())?;
-        cuts[axis] = cut(x.dims()[axis], starts[i], ends[i], steps[i])?;
+        let axis = ctx.axis(axis, x.len())?;
+        cuts[axis] = cut(x[axis], starts[i], ends[i], steps[i])?;
     }
-    let own = strides(x.dims());
+    let own = strides(x);
     let dims: Vec<usize> = cuts.iter().map(|c| c.count).collect();
     ctx.allot(&dims)?;
     let base: usize =
         if count(&dims) == Some(0) { 0 } else { cuts.iter().zip(&own).map(|(c, s)| c.start * s).sum() };
     // A backward step is a stride that wraps around; sums of places wrap back.
     let steps: Vec<usize> = cuts.iter().zip(&own).map(|(c, s)| (c.step as usize).wrapping_mul(*s)).collect();
-    let order: Vec<usize> = places(&dims, &steps).into_iter().map(|p| p.wrapping_add(base)).collect();
-    ctx.picked(x, dims, &order)
+    let order = places(&dims, &steps).into_iter().map(|p| p.wrapping_add(base)).collect();
+    Ok((dims, order))
 }
 
 /// Where position `at` of a padded axis comes from; negative pads cut.

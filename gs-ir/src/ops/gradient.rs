@@ -121,6 +121,22 @@ pub(crate) const OPS: &[OpDecl] = &[
         ..OpDecl::BASE
     },
     OpDecl {
+        name: "slice_grad",
+        doc: "The derivative of `slice` by its input, whose extents are `shape`, times `dy`: `dy` at the places that were \
+              read, 0 elsewhere.",
+        operands: &[DY],
+        results: DX,
+        attrs: &[
+            SHAPE,
+            AttrDecl::new("starts", AttrKind::Ints, Default::Required),
+            AttrDecl::new("ends", AttrKind::Ints, Default::Required),
+            AttrDecl::new("axes", AttrKind::Ints, Default::Absent),
+            AttrDecl::new("steps", AttrKind::Ints, Default::All(1)),
+        ],
+        infer: stated_shape,
+        ..OpDecl::BASE
+    },
+    OpDecl {
         name: "batch_norm_grad",
         doc: "The derivatives of `batch_norm_train` by its input, scale and bias, times `dy`; `mean` and `inv_std` are \
               its results.",

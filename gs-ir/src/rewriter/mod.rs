@@ -144,6 +144,15 @@ impl<'m> Rewriter<'m> {
         self.module.graphs[graph].results[index].slot = Slot { value, at };
     }
 
+    /// Lets a graph return its first `count` results only.
+    pub fn truncate_results(&mut self, graph: GraphId, count: usize) {
+        while self.module.graphs[graph].results.len() > count {
+            if let Some(result) = self.module.graphs[graph].results.pop() {
+                self.drop_use(result.slot);
+            }
+        }
+    }
+
     /// Lets a graph store a value to a global at its end, replacing an earlier update of that global.
     pub fn set_update(&mut self, graph: GraphId, global: GlobalId, value: ValueId) {
         let updates = &self.module.graphs[graph].updates;

@@ -11,7 +11,7 @@ pub use const_fold::{ConstFold, fold_constants};
 pub use cse::{Cse, merge_constants, merge_equal};
 pub use dce::{Dce, remove_dead};
 pub use infer::Infer;
-pub use rewrite::{Canonicalize, FoldBn, QDQ_RULES, SHIPPED_RULES};
+pub use rewrite::{Canonicalize, FoldBn, GRAD_RULES, QDQ_RULES, SHIPPED_RULES};
 pub use saturate::Saturate;
 
 use crate::manager::{Pass, PassRegistry, read_options};
@@ -41,4 +41,5 @@ pub fn register(registry: &mut PassRegistry) {
     plain!(registry, Canonicalize);
     plain!(registry, FoldBn);
     plain!(registry, Saturate);
+    crate::training::register(registry);
 }

@@ -16,12 +16,16 @@ const FOLD_BN_RULES: &str = include_str!("../../rules/fold-bn.gsr");
 /// Motion and cancelling of quantize and dequantize.
 pub const QDQ_RULES: &str = include_str!("../../rules/qdq.gsr");
 
+/// The derivatives of operators.
+pub const GRAD_RULES: &str = include_str!("../../rules/grad.gsr");
+
 /// The shipped rule files of this crate: name and text.
 pub const SHIPPED_RULES: &[(&str, &str)] = &[
     ("layout", LAYOUT_RULES),
     ("canonicalize", CANONICALIZE_RULES),
     ("fold-bn", FOLD_BN_RULES),
     ("qdq", QDQ_RULES),
+    ("grad", GRAD_RULES),
 ];
 
 /// Runs a shipped rule file with the greedy driver.

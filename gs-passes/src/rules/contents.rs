@@ -136,7 +136,7 @@ fn half(raw: u16) -> f64 {
 }
 
 /// The packed little-endian bytes of one element that holds a number exactly (floats: rounded to the type).
-pub(super) fn encode(elem: ElemType, value: f64) -> Option<Vec<u8>> {
+pub(crate) fn encode(elem: ElemType, value: f64) -> Option<Vec<u8>> {
     match elem {
         ElemType::F64 => Some(value.to_le_bytes().to_vec()),
         ElemType::F32 => Some((value as f32).to_le_bytes().to_vec()),

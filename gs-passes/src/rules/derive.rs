@@ -44,7 +44,9 @@ impl<'s> Gradients<'s> {
             return Err(format!("its gradient rule does not apply: {reason}"));
         };
         for (slot, gradient) in rule.given.iter().zip(given) {
-            found.bindings[*slot] = Binding::Value(*gradient);
+            if let Some(slot) = slot {
+                found.bindings[*slot] = Binding::Value(*gradient);
+            }
         }
         let mut pairs = Vec::new();
         let mut builder = Builder::at(rewriter, &NoEnv, &found, at);

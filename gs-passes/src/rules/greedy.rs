@@ -148,7 +148,8 @@ impl<'s> Buckets<'s> {
         order.sort_by_key(|(_, r)| std::cmp::Reverse(r.size));
         for (i, rule) in order {
             // Equalities that go both ways never end here.
-            if rule.strictness > leave || matches!(set.driver, Driver::Egraph | Driver::Insert) {
+            if rule.strictness > leave || matches!(set.driver, Driver::Egraph | Driver::Insert | Driver::Grad)
+            {
                 withheld.push(rule.name.clone());
                 continue;
             }

@@ -7,7 +7,7 @@
 
 pub mod build;
 mod compile;
-mod contents;
+pub(crate) mod contents;
 mod derive;
 mod env;
 mod eval;

@@ -178,8 +178,8 @@ pub struct GradRule {
     pub vars: Vec<Var>,
     /// Names of operands and results.
     pub pattern: Pat,
-    /// Slots of the gradients of the results, in order.
-    pub given: Vec<Slot>,
+    /// Slots of the gradients of the results, in order; `None` where one is not read.
+    pub given: Vec<Option<Slot>>,
     /// Values made first, in order.
     pub lets: Vec<(Slot, Tmpl)>,
     /// Gradients of operands: their slots and what they are. Several slots stand for the results of one operation;

@@ -48,16 +48,19 @@ pub enum Driver {
     Lower,
     /// The insertion sweep.
     Insert,
+    /// None of them: its rules say what gradients are.
+    Grad,
 }
 
 impl Driver {
     /// Every driver with its keyword.
-    pub const ALL: [(Driver, &'static str); 5] = [
+    pub const ALL: [(Driver, &'static str); 6] = [
         (Driver::Greedy, "greedy"),
         (Driver::Egraph, "egraph"),
         (Driver::Both, "both"),
         (Driver::Lower, "lower"),
         (Driver::Insert, "insert"),
+        (Driver::Grad, "grad"),
     ];
 
     /// The keyword in text.
@@ -251,8 +254,8 @@ pub struct Grad {
     pub op: Name,
     /// Names of the operation itself, its operands and results.
     pub pattern: OpPattern,
-    /// Names of the gradients of its results.
-    pub given: Vec<Name>,
+    /// Names of the gradients of its results; `None` where one is not read.
+    pub given: Vec<Option<Name>>,
     /// Values named on the way.
     pub lets: Vec<(Name, Expr)>,
     /// Operands and their gradient; several names stand for the results of one operation, in order.

@@ -338,7 +338,9 @@ impl Parser<'_> {
         let op = self.name()?;
         let pattern = self.op_pattern(op.clone())?;
         self.c.expect_word("given")?;
-        let given = self.list(K::LParen, K::RParen, Self::var)?;
+        let given = self.list(K::LParen, K::RParen, |p| {
+            if p.c.eat(K::Underscore) { Some(None) } else { p.var().map(Some) }
+        })?;
         let mut lets = Vec::new();
         while self.c.eat_word("let") {
             lets.push(self.let_binding()?);

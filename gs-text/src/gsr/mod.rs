@@ -11,7 +11,7 @@
 //! insert    := "insert" NAME "match" pattern "at" ("use" | "value" | "class") $v
 //!              ("where" conds)? "emit" NAME "(" emit-arg,* ")" attrs? "replace"? example*
 //! emit-arg  := $v | "none" | ("state" | "param" | "const") (NAME | STRING) ":" ELEM "[" expr,* "]" "per" ($v | "class" | "rule") "=" expr
-//! grad      := "grad" NAME "(" pattern,* ")" ("->" results)? "given" "(" $v,* ")" let* "=>" "(" gradient,* ")" ("where" conds)?
+//! grad      := "grad" NAME "(" pattern,* ")" ("->" results)? "given" "(" ($v | "_"),* ")" let* "=>" "(" gradient,* ")" ("where" conds)?
 //! gradient  := $v ("," $v)* ":" expr                        several: the results of one operation, in order
 //! example   := "example" STRING "{" gsir "}" "=>" ("{" gsir "}" | "same")
 //! pattern   := base "?"?

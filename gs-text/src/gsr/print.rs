@@ -134,7 +134,10 @@ fn grad(out: &mut String, g: &Grad) {
     out.push_str("grad ");
     op_pattern(out, &g.pattern);
     out.push_str(" given (");
-    list(out, &g.given, |out, n| var(out, &n.text));
+    list(out, &g.given, |out, name| match name {
+        Some(n) => var(out, &n.text),
+        None => out.push('_'),
+    });
     out.push_str(")\n");
     lets(out, &g.lets);
     out.push_str("  => (");

@@ -73,6 +73,7 @@ fn required(decl: &OpDecl) -> &'static str {
         "max_pool" | "average_pool" | "qaverage_pool" | "max_pool_grad" => "kernel_shape=2",
         "average_pool_grad" => "kernel_shape=2 shape=1,1,2,2",
         "broadcast" | "unbroadcast" | "conv_input_grad" | "conv_weight_grad" => "shape=1,1,2,2",
+        "slice_grad" => "shape=1,1,2,2 starts=0 ends=1",
         "schedule" => "base=1.0",
         "pad" => "pads=0,0",
         "qsoftmax" => "opset=13",

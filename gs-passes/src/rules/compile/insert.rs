@@ -173,8 +173,10 @@ impl Compiler<'_> {
             let message = format!("{results} results have a gradient each, here are {}", g.given.len());
             self.error(Diagnostic::error("GS0632", message).label(g.span, ""));
         }
-        let given: Vec<Slot> = g.given.iter().map(|n| scope.add(n, VarKind::Value(false))).collect();
-        let source = Pattern { kind: PatternKind::Op(g.pattern.clone()), span: g.span };
+        let mut slot = |name: &ast::Name| scope.add(name, VarKind::Value(false));
+        let given: Vec<Option<Slot>> = g.given.iter().map(|name| name.as_ref().map(&mut slot)).collect();
+        // A gradient does not stand for the operation, so no attribute of it can be lost.
+        let source = Pattern { kind: PatternKind::Any, span: g.span };
         let conditions: Vec<Cond> = g.conditions.iter().filter_map(|c| self.cond(&mut scope, c)).collect();
         let lets = self.lets(&mut scope, &g.lets, &source);
         let gradients = self.gradients(&mut scope, g, &source);

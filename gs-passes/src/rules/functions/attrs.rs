@@ -2,7 +2,7 @@
 
 use super::{Arg, Ctx, Function, Gives, Param, Refusal};
 use gs_ir::registry::{AttrKind, Default};
-use gs_ir::{Attr, ElemType, ValueId};
+use gs_ir::{Attr, Dim, ElemType, ValueId};
 
 const INT: Gives = Gives::Kind(AttrKind::Int);
 const INTS: Gives = Gives::Kind(AttrKind::Ints);
@@ -117,6 +117,87 @@ pub(super) const TABLE: &[Function] = &[
         Gives::Kind(AttrKind::Float),
         "the smaller of two numbers; an absent one does not count",
         |_, args| larger(args, f32::min),
+    ),
+    Function::attr(
+        "negated",
+        &[Param::Attr],
+        Gives::Kind(AttrKind::Bool),
+        "the opposite of a truth value",
+        |_, args| Ok(Some(Attr::Bool(!truth(&args[0])?))),
+    ),
+    Function::attr(
+        "swap_unless",
+        &[Param::Attr],
+        INTS,
+        "the permutation that swaps the axes of a matrix, or leaves them where the truth value holds",
+        |_, args| ints(if truth(&args[0])? { vec![0, 1] } else { vec![1, 0] }),
+    ),
+    Function::attr(
+        "swap_last",
+        &[Param::Value],
+        INTS,
+        "the permutation that swaps the last two axes of a value",
+        |ctx, args| {
+            let mut perm: Vec<i64> = (0..dims(ctx, args[0].value()?)?.len() as i64).collect();
+            match perm.as_mut_slice() {
+                [.., a, b] => std::mem::swap(a, b),
+                _ => return Err("it has fewer than two axes".into()),
+            }
+            ints(perm)
+        },
+    ),
+    Function::attr(
+        "other_axes",
+        &[Param::Value, Param::Int],
+        INTS,
+        "all axes of a value but this one",
+        |ctx, args| {
+            let rank = dims(ctx, args[0].value()?)?.len();
+            let axis = index(args[1].int()?, rank)?;
+            ints((0..rank).filter(|&a| a != axis).map(|a| a as i64).collect())
+        },
+    ),
+    Function::attr(
+        "dropped_axes",
+        &[Param::Value, Param::Value, Param::Attr],
+        INTS,
+        "the axes (absent: all) that a reduction of the first value to the second dropped; absent where it kept them",
+        |ctx, args| {
+            let (from, to) = (dims(ctx, args[0].value()?)?.len(), dims(ctx, args[1].value()?)?.len());
+            match args[2].optional_attr() {
+                _ if from == to => Ok(None),
+                None => ints((0..from as i64).collect()),
+                Some(_) => ints(args[2].ints()?),
+            }
+        },
+    ),
+    Function::attr(
+        "pad_starts",
+        &[Param::Ints],
+        INTS,
+        "where the elements of a tensor begin once these pads are put around it",
+        |_, args| {
+            let pads = args[0].ints()?;
+            ints(pads[..pads.len() / 2].to_vec())
+        },
+    ),
+    Function::attr(
+        "pad_ends",
+        &[Param::Ints, Param::Value],
+        INTS,
+        "where the elements of a value end once these pads are put around it; past every end where its extent is no \
+         number and nothing is put behind",
+        |ctx, args| {
+            let pads = args[0].ints()?;
+            let (before, after) = pads.split_at(pads.len() / 2);
+            let dims = dims(ctx, args[1].value()?)?;
+            let end = |((d, b), a): ((&Dim, &i64), &i64)| match (d.as_const(), a) {
+                (Some(n), _) => Ok(n + b),
+                (None, 0) => Ok(i64::MAX),
+                _ => Err("an extent that is padded behind is no number".to_owned()),
+            };
+            ints(dims.iter().zip(before).zip(after).map(end).collect::<Result<_, _>>()?)
+        },
     ),
     Function::attr("rank", &[Param::Value], INT, "the number of axes of a value", |ctx, args| {
         Ok(Some(Attr::Int(dims(ctx, args[0].value()?)?.len() as i64)))
@@ -296,4 +377,12 @@ fn larger(args: &[Arg<'_>], pick: fn(f32, f32) -> f32) -> Result<Option<Attr>, R
         (Some(a), Some(b)) => Some(Attr::float(pick(a, b))),
         (a, b) => a.or(b).map(Attr::float),
     })
+}
+
+/// A truth value.
+pub(super) fn truth(arg: &Arg<'_>) -> Result<bool, Refusal> {
+    match arg.attr()? {
+        Attr::Bool(b) => Ok(*b),
+        _ => Err("a truth value is needed".into()),
+    }
 }

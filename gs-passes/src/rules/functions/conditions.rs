@@ -39,6 +39,7 @@ pub(super) const TABLE: &[Function] = &[
     Function::condition("equal", &[Param::Attr, Param::Attr], "both attributes are equal, or both absent", |_, args| {
         Ok(args[0].optional_attr() == args[1].optional_attr())
     }),
+    Function::condition("holds", &[Param::Attr], "the truth value holds", |_, args| super::attrs::truth(&args[0])),
     Function::condition("present", &[Param::Attr], "the attribute is there", |_, args| {
         Ok(args[0].optional_attr().is_some())
     }),

@@ -1,0 +1,124 @@
+//! `loss`: makes the graph `@train`: the network's operations, the labels, and the loss as first result.
+
+use super::copy::copy_into;
+use super::{TRAIN, train_graph};
+use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
+use gs_ir::{At, Attr, AttrSet, Dim, ElemType, Module, OpKind, Phase, Rewriter, Type, ValueId};
+use serde::{Deserialize, Serialize};
+
+/// What is minimised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossKind {
+    /// Cross entropy of logits with class numbers.
+    #[default]
+    CrossEntropy,
+    /// The mean of squared differences to a tensor of the output's shape.
+    Mse,
+}
+
+/// The pass `loss`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Loss {
+    /// What is minimised.
+    pub kind: LossKind,
+    /// For cross entropy: the part of the target that is spread over all classes.
+    pub label_smoothing: f32,
+    /// The output that the loss is of; the first unless said.
+    pub output: Option<String>,
+}
+
+pub(super) static INFO: PassInfo = PassInfo {
+    name: "loss",
+    doc: "make the training graph @train: the network, its labels and the loss",
+    options: &[
+        ("kind", "cross_entropy or mse (cross_entropy)"),
+        ("label_smoothing", "part of the target that is spread over all classes (0)"),
+        ("output", "the output that the loss is of (the first)"),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: None,
+};
+
+impl Pass for Loss {
+    fn info(&self) -> &'static PassInfo {
+        &INFO
+    }
+
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return Err("`label_smoothing` must be at least 0 and below 1".into());
+        }
+        if train_graph(module).is_some() {
+            return Err("the module has a graph @train already".into());
+        }
+        let main = module.main().ok_or("the module has no graph")?;
+        let output = self.output_of(module)?;
+        let mut rewriter = Rewriter::new(module);
+        let train = rewriter.add_graph(TRAIN);
+        let map = copy_into(&mut rewriter, main, train)?;
+        let results: Vec<ValueId> = rewriter.graph(main).results().collect();
+        let names: Vec<String> =
+            rewriter.graph(main).result_names().map(|n| rewriter.str(n).to_owned()).collect();
+        let here = |v: ValueId| map.get(&v).copied().unwrap_or(v);
+        let logits = here(results[output]);
+        let loss = self.add_loss(&mut rewriter, train, logits)?;
+        rewriter.add_result(train, "loss", loss, None);
+        for (name, value) in names.iter().zip(results) {
+            rewriter.add_result(train, name, here(value), None);
+        }
+        Ok(PassReport::default())
+    }
+}
+
+impl Loss {
+    /// The number of the output.
+    fn output_of(&self, module: &Module) -> Result<usize, PassError> {
+        let main = module.main().ok_or("the module has no graph")?;
+        let names: Vec<&str> = module.graph(main).result_names().map(|n| module.str(n)).collect();
+        match &self.output {
+            _ if names.is_empty() => Err("the network has no output".into()),
+            None => Ok(0),
+            Some(wanted) => names.iter().position(|n| n == wanted).ok_or_else(|| {
+                format!("no output is named `{wanted}`; there are: {}", names.join(", ")).into()
+            }),
+        }
+    }
+
+    fn add_loss(
+        &self,
+        rewriter: &mut Rewriter<'_>,
+        train: gs_ir::GraphId,
+        logits: ValueId,
+    ) -> Result<ValueId, PassError> {
+        let at = At::End(train);
+        match self.kind {
+            LossKind::CrossEntropy => {
+                let batch = match rewriter.type_of(logits).dims() {
+                    Some([batch, _]) => batch.clone(),
+                    _ => return Err("cross entropy is of an output [batch, classes]".into()),
+                };
+                let labels = rewriter.add_param(train, "labels", Type::tensor(ElemType::I64, [batch]));
+                let mut attrs = AttrSet::new();
+                attrs.set("label_smoothing", Attr::float(self.label_smoothing));
+                let kind: OpKind =
+                    rewriter.registry().kind("cross_entropy").ok_or("there is no `cross_entropy`")?;
+                let op = rewriter.create(kind, &[Some(logits), Some(labels)], attrs, 2, at)?;
+                Ok(rewriter.op(op).result())
+            }
+            LossKind::Mse => {
+                let ty = rewriter.type_of(logits).clone();
+                if ty.dims().is_none_or(|d| d.contains(&Dim::Unknown)) {
+                    return Err("the mean squared error is of an output whose shape is known".into());
+                }
+                let target = rewriter.add_param(train, "target", ty);
+                let difference = rewriter.emit("sub", &[logits, target], AttrSet::new(), at)?;
+                let square = rewriter.emit("mul", &[difference, difference], AttrSet::new(), at)?;
+                let mut attrs = AttrSet::new();
+                attrs.set("keepdims", Attr::Bool(false));
+                Ok(rewriter.emit("reduce_mean", &[square], attrs, at)?)
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Training as graphs. `loss` makes the graph `@train` from `@main`, whose operations it repeats and whose globals it
+//! shares; `grad` extends it by the backward operations that the gradient rules name; `update` turns gradients into what
+//! the graph stores. `@train` prints, verifies and is planned like any other graph. `@main` stays what is evaluated and
+//! deployed, and alone decides the phase; what converts a network drops `@train` ([`drop_training`]).
+
+mod copy;
+mod grad;
+mod loss;
+mod update;
+
+pub use grad::{GRADIENT_PREFIX, Grad};
+pub use loss::{Loss, LossKind};
+pub use update::{Optimiser, Update};
+
+use crate::manager::{PassError, PassRegistry, read_options};
+use crate::rules::build::constant;
+use crate::rules::contents::encode;
+use gs_ir::{ElemType, GlobalId, GraphId, Literal, Module, OpId, Rewriter, Role, ValueId};
+
+/// Adds the passes of this folder.
+pub(crate) fn register(registry: &mut PassRegistry) {
+    registry.register(&loss::INFO, |o| Ok(Box::new(read_options::<Loss>(o)?)));
+    registry.register(&grad::INFO, |o| Ok(Box::new(read_options::<Grad>(o)?)));
+    registry.register(&update::INFO, |o| Ok(Box::new(read_options::<Update>(o)?)));
+}
+
+/// The name of the graph of a training step.
+pub const TRAIN: &str = "train";
+
+/// The graph of a training step, if there is one.
+pub fn train_graph(module: &Module) -> Option<GraphId> {
+    module.entries().iter().copied().find(|&g| module.str(module.graph(g).name) == TRAIN)
+}
+
+/// Removes the graph of a training step and what only it reads: states of optimisers go, and statistics that training
+/// wrote are constants again.
+pub fn drop_training(module: &mut Module) {
+    let Some(train) = train_graph(module) else { return };
+    let mut rewriter = Rewriter::new(module);
+    rewriter.erase_graph(train);
+    let written: Vec<GlobalId> =
+        rewriter.entries().iter().flat_map(|&g| rewriter.graph(g).updates().map(|u| u.0)).collect();
+    let states: Vec<GlobalId> = rewriter
+        .globals()
+        .filter(|(id, g)| g.role == Role::State && !written.contains(id))
+        .map(|(id, _)| id)
+        .collect();
+    for id in states {
+        rewriter.set_role(id, Role::Const, false);
+    }
+    crate::passes::remove_dead(module);
+}
+
+/// A constant scalar.
+fn number(rewriter: &mut Rewriter<'_>, elem: ElemType, value: f64) -> Result<ValueId, PassError> {
+    let bytes = encode(elem, value).ok_or_else(|| format!("{elem} does not hold {value}"))?;
+    let global = constant(rewriter, &Literal::new(elem, [], bytes));
+    Ok(rewriter.global(global).value)
+}
+
+/// Removes from a graph what does nothing (sums over no copies) and what nothing reads.
+fn tidy(module: &mut Module, graph: GraphId) {
+    let mut rewriter = Rewriter::new(module);
+    let ops: Vec<OpId> = rewriter.ops_in(graph).collect();
+    for op in ops.into_iter().rev() {
+        let result = rewriter.op(op).result();
+        if let Some(x) = rewriter.op(op).operand(0).filter(|_| rewriter.is(op, "unbroadcast"))
+            && rewriter.value(x).ty == rewriter.value(result).ty
+        {
+            rewriter.replace_uses(result, x);
+        }
+        let read = |v: &ValueId| !v.is_none() && !rewriter.value(*v).uses().is_empty();
+        if !rewriter.op(op).results().iter().any(read) {
+            rewriter.erase(op);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Gradients against finite differences, and a network that learns, through the reference evaluator.
+
+use gs_eval::{Evaluator, Executor, Precision, Tensor};
+use gs_ir::{ElemType, GraphId, Module, Registry, verify};
+use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
+use gs_passes::passes::GRAD_RULES;
+use gs_passes::training::train_graph;
+use gs_text::{PrintOptions, SourceMap, Style, parse_module, print_to_string, render_all};
+use std::collections::BTreeSet;
+
+fn module(text: &str) -> Module {
+    let module = parse_module(text, None, &Registry::builtin());
+    module.unwrap_or_else(|d| {
+        panic!("{}\n{text}", render_all(&d, &SourceMap::single("case", text), Style::Plain))
+    })
+}
+
+fn run_pipeline(module: &mut Module, text: &str) -> Result<(), String> {
+    let mut registry = PassRegistry::default();
+    gs_passes::passes::register(&mut registry);
+    let manager = PassManager { registry: &registry, verify_each: true };
+    let pipeline = Pipeline::parse(text).map_err(|e| format!("{e:?}"))?;
+    manager
+        .run(&pipeline, module, &mut PassContext::default(), &mut |_| {})
+        .map(|_| ())
+        .map_err(|e| e.to_string())
+}
+
+/// Numbers without pattern, the same each time, away from the kinks of what is tested.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as f64 / f64::from(1u32 << 31)) * 2.0 - 1.0
+    }
+
+    fn tensor(&mut self, dims: &[usize], positive: bool) -> Tensor {
+        let n = dims.iter().product();
+        let one = |v: f64| if positive { v.abs() + 0.3 } else { v + 0.05_f64.copysign(v) };
+        let values: Vec<f64> = (0..n).map(|_| one(self.next())).collect();
+        Tensor::from_f64s(ElemType::F64, dims, &values).unwrap()
+    }
+}
+
+/// Operators with operands that are parameters `@a`, `@b`, `@c`; their result is weighted and summed.
+/// Shapes of the parameters, the call, the shape of the result. A `+` before a shape: only positive numbers.
+const CASES: &[(&[&str], &str, &str)] = &[
+    (&["2,3,5,4", "4,3,3,2", "4"], "conv(@a, @b, @c) {pads = [1, 0, 1, 1], strides = [2, 1]}", "2,4,3,4"),
+    (&["1,4,5,5", "6,2,3,3"], "conv(@a, @b) {group = 2, dilations = [2, 1]}", "1,6,1,3"),
+    (&["1,3,6", "3,1,2"], "conv(@a, @b) {group = 3, auto_pad = \"SAME_UPPER\", strides = [2]}", "1,3,3"),
+    (&["2,3", "3,4", "4"], "gemm(@a, @b, @c) {alpha = 0.5, beta = 2.0}", "2,4"),
+    (&["2,3", "4,3", "2,1"], "gemm(@a, @b, @c) {trans_b = true}", "2,4"),
+    (&["2,3,4", "4,2"], "matmul(@a, @b)", "2,3,2"),
+    (&["3,1,2,4", "2,4,2"], "matmul(@a, @b)", "3,2,2,2"),
+    (&["2,3,2,2", "3", "3", "3", "+3"], "batch_norm(@a, @b, @c, @d, @e)", "2,3,2,2"),
+    (&["1,3", "3,1"], "add(@a, @b)", "3,3"),
+    (&["2,3", "3"], "add(@a, @b)", "2,3"),
+    (&["2,3", "2,1"], "sub(@a, @b)", "2,3"),
+    (&["2,3", "1,3"], "mul(@a, @b)", "2,3"),
+    (&["2,3", "+2,3"], "div(@a, @b)", "2,3"),
+    (&["2,3", "2,1", "3"], "sum(@a, @b, @c)", "2,3"),
+    (&["2,3"], "neg(@a)", "2,3"),
+    (&["2,3"], "exp(@a)", "2,3"),
+    (&["+2,3"], "log(@a)", "2,3"),
+    (&["+2,3"], "sqrt(@a)", "2,3"),
+    (&["+2,3"], "reciprocal(@a)", "2,3"),
+    (&["2,3"], "abs(@a)", "2,3"),
+    (&["2,3"], "sin(@a)", "2,3"),
+    (&["2,3"], "cos(@a)", "2,3"),
+    (&["2,3"], "erf(@a)", "2,3"),
+    (&["2,3"], "relu(@a)", "2,3"),
+    (&["2,3"], "leaky_relu(@a) {alpha = 0.25}", "2,3"),
+    (&["2,3"], "clip(@a) {min = -0.5, max = 0.5}", "2,3"),
+    (&["2,3"], "sigmoid(@a)", "2,3"),
+    (&["2,3"], "tanh(@a)", "2,3"),
+    (&["2,3"], "softplus(@a)", "2,3"),
+    (&["2,3"], "hard_swish(@a)", "2,3"),
+    (&["2,3,2"], "softmax(@a) {axis = 1}", "2,3,2"),
+    (&["2,3"], "log_softmax(@a)", "2,3"),
+    (&["1,2,5,4"], "max_pool(@a) {kernel_shape = [3, 2], strides = [2, 2], pads = [1, 0, 1, 0]}", "1,2,3,2"),
+    (
+        &["1,2,5,4"],
+        "average_pool(@a) {kernel_shape = [3, 2], strides = [2, 1], pads = [1, 0, 1, 1]}",
+        "1,2,3,4",
+    ),
+    (
+        &["1,2,4"],
+        "average_pool(@a) {kernel_shape = [3], pads = [1, 1], count_include_pad = true, strides = [2], ceil_mode = true}",
+        "1,2,3",
+    ),
+    (&["2,3,2,2"], "global_average_pool(@a)", "2,3,1,1"),
+    (&["2,3,4"], "reduce_mean(@a) {axes = [1], keepdims = false}", "2,4"),
+    (&["2,3,4"], "reduce_mean(@a) {axes = [2, 0]}", "1,3,1"),
+    (&["2,3,4"], "reduce_sum(@a) {axes = [-1, 0], keepdims = false}", "3"),
+    (&["2,3"], "identity(@a)", "2,3"),
+    (&["2,3"], "dropout(@a)", "2,3"),
+    (&["2,3"], "reshape(@a) {shape = [3, 2]}", "3,2"),
+    (&["2,3,2"], "flatten(@a)", "2,6"),
+    (&["2,1,3"], "squeeze(@a) {axes = [1]}", "2,3"),
+    (&["2,3"], "unsqueeze(@a) {axes = [1]}", "2,1,3"),
+    (&["2,3,4"], "transpose(@a) {perm = [2, 0, 1]}", "4,2,3"),
+    (&["2,3"], "transpose(@a)", "3,2"),
+    (&["2,3"], "cast(@a) {to = f32}", "2,3"),
+    (&["4,5"], "slice(@a) {starts = [3, 1], ends = [0, 5], steps = [-2, 3]}", "2,2"),
+    (&["2,3"], "pad(@a) {pads = [1, 0, 0, 2], value = 0.5}", "3,5"),
+];
+
+/// Cases that need more than one operation or constants: whole bodies that compute `%l`.
+const BODIES: &[(&[&str], &str)] = &[
+    (&["3,4"], "  %l, %p = cross_entropy(@a, @labels) {label_smoothing = 0.1} : f32[], f32[3, 4]\n"),
+    (
+        &["2,3,2,2", "3", "3"],
+        "  %y, %m, %v, %b, %i = batch_norm_train(@a, @b, @c, @mean, @mean) : f32[2, 3, 2, 2], f32[3], f32[3], f32[3], f32[3]\n  \
+         %z = mul(%y, @weights) : f32[2, 3, 2, 2]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
+    ),
+    (
+        &["2,3", "2,3"],
+        "  %y = where(@yes, @a, @b) : f32[2, 3]\n  %z = mul(%y, %y) : f32[2, 3]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
+    ),
+    // A value that is read twice.
+    (
+        &["2,3"],
+        "  %y = tanh(@a) : f32[2, 3]\n  %z = mul(%y, @a) : f32[2, 3]\n  %w = add(%z, %y) : f32[2, 3]\n  \
+         %l = reduce_sum(%w) {keepdims = false} : f32[]\n",
+    ),
+];
+
+fn dims(text: &str) -> Vec<usize> {
+    text.trim_start_matches('+').split(',').map(|d| d.parse().unwrap()).collect()
+}
+
+fn ty(text: &str) -> String {
+    format!("f32[{}]", text.trim_start_matches('+').replace(',', ", "))
+}
+
+fn text_of(params: &[&str], body: &str, weights: &str) -> String {
+    let mut text = String::from("gsir 1\n");
+    for (name, shape) in ["a", "b", "c", "d", "e"].iter().zip(params) {
+        // Statistics of batch normalisation are no parameters.
+        let role = if *name >= "d" { "const" } else { "param" };
+        text += &format!("{role} @{name} : {} = splat(0.5)\n", ty(shape));
+    }
+    text += &format!("const @weights : {} = splat(1.0)\n", ty(weights));
+    text += "const @labels : i64[3] = dense(1, 3, 0)\nconst @mean : f32[3] = splat(0.5)\n";
+    text += "const @yes : bool[2, 3] = dense(true, false, true, false, false, true)\n";
+    text + "graph @train() -> (%loss : f32[]) {\n" + body + "  return %l\n}\n"
+}
+
+/// The loss and the gradients with these contents of globals.
+fn evaluate(module: &Module, graph: GraphId, contents: &[(gs_ir::GlobalId, Tensor)]) -> Vec<Tensor> {
+    let evaluator = Evaluator::new().with_precision(Precision::F64);
+    let mut plan = evaluator.prepare(module, graph, &[], &[]).unwrap();
+    for (global, tensor) in contents {
+        plan.set_global(*global, tensor).unwrap();
+    }
+    plan.run(&[], &mut |_, _| {}).unwrap().results
+}
+
+fn check_case(params: &[&str], text: &str, seed: u64) {
+    let mut m = module(text);
+    run_pipeline(&mut m, "grad").unwrap_or_else(|e| panic!("{e}\n{text}"));
+    verify(&m).unwrap();
+    let graph = train_graph(&m).unwrap();
+    let mut dice = Dice(seed);
+    let mut contents = Vec::new();
+    for (name, shape) in ["a", "b", "c", "d", "e"].iter().zip(params) {
+        let global = m.global_named(name).unwrap();
+        contents.push((global, dice.tensor(&dims(shape), shape.starts_with('+'))));
+    }
+    if let Some(weights) = m.global_named("weights") {
+        let shape = m.ty(m.global(weights).ty).as_tensor().unwrap().const_dims().unwrap();
+        let shape: Vec<usize> = shape.iter().map(|&d| d as usize).collect();
+        contents.push((weights, dice.tensor(&shape, false)));
+    }
+    let analytic = evaluate(&m, graph, &contents);
+    let names: Vec<String> = m
+        .graph(graph)
+        .result_names()
+        .map(|n| m.str(n).to_owned())
+        .filter(|n| n.starts_with("grad."))
+        .collect();
+    assert_eq!(names.len(), params.len().min(3), "{text}");
+    for (i, name) in names.iter().enumerate() {
+        let global = m.global_named(&name[5..]).unwrap();
+        let at = contents.iter().position(|(g, _)| *g == global).unwrap();
+        let (values, shape) = (contents[at].1.to_f64s().unwrap(), contents[at].1.dims().to_vec());
+        let gradient = analytic[1 + i].to_f64s().unwrap();
+        assert_eq!(analytic[1 + i].dims(), shape, "{name} in\n{text}");
+        for (k, g) in gradient.iter().enumerate() {
+            let h = 1e-6;
+            let mut loss = |step: f64| {
+                let mut moved = values.clone();
+                moved[k] += step;
+                contents[at].1 = Tensor::from_f64s(ElemType::F64, shape.clone(), &moved).unwrap();
+                evaluate(&m, graph, &contents)[0].to_f64s().unwrap()[0]
+            };
+            let numeric = (loss(h) - loss(-h)) / (2.0 * h);
+            assert!(
+                (g - numeric).abs() <= 1e-6 * (1.0 + numeric.abs()),
+                "{name}[{k}]: {g} by the rule, {numeric} by differences\n{text}\n{}",
+                print_to_string(&m, &PrintOptions::default())
+            );
+        }
+        contents[at].1 = Tensor::from_f64s(ElemType::F64, shape, &values).unwrap();
+    }
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    let mut covered = BTreeSet::new();
+    for (i, (params, call, shape)) in CASES.iter().enumerate() {
+        let ty = ty(shape);
+        let body = format!(
+            "  %y = {call} : {ty}\n  %z = mul(%y, @weights) : {ty}\n  %l = reduce_sum(%z) {{keepdims = false}} : f32[]\n"
+        );
+        check_case(params, &text_of(params, &body, shape), i as u64);
+        covered.insert(call.split('(').next().unwrap().to_owned());
+    }
+    for (i, (params, body)) in BODIES.iter().enumerate() {
+        let text = text_of(params, body, params[0]);
+        check_case(params, &text, 1000 + i as u64);
+        covered.extend(body.split(" = ").filter_map(|p| p.split('(').next()).map(str::to_owned));
+    }
+    let file = gs_text::gsr::parse_rules(GRAD_RULES).unwrap();
+    let missing: Vec<&str> =
+        file.items.iter().map(|i| i.name().text.as_str()).filter(|n| !covered.contains(*n)).collect();
+    assert!(missing.is_empty(), "no case tests the gradient of {missing:?}");
+}
