@@ -1,5 +1,9 @@
-//! The ledger: what became of every operation of the input network, and how much of its arithmetic runs in
-//! integers. Nothing is skipped in silence: an operation that no entry explains is reported as lost.
+//! The ledger: what became of every operation and parameter of the input network, and how much of its arithmetic runs
+//! in integers. Nothing is skipped in silence: an operation that no entry explains is reported as lost.
+
+mod params;
+
+pub use params::{ParamFate, ParamLine, Params};
 
 use gs_ir::registry::Traits;
 use gs_ir::{LedgerEntry, Module, OpId, Sym};
@@ -61,6 +65,8 @@ pub struct Ledger {
     pub integer_multiply_adds: u64,
     /// Remaining conversions between float and integers.
     pub conversions: usize,
+    /// The parameters.
+    pub params: Params,
 }
 
 impl Ledger {
@@ -83,6 +89,7 @@ impl Ledger {
         }
         let converts = |op: &&OpId| matches!(after.op_name(**op), "quantize" | "dequantize");
         ledger.conversions = after.all_ops().iter().filter(converts).count();
+        ledger.params = Params::of(before, after, &ledger.lines);
         ledger
     }
 

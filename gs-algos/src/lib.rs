@@ -6,6 +6,7 @@
 pub mod calibrate;
 pub mod deploy;
 pub mod freeze;
+mod kept;
 pub mod ledger;
 pub mod observers;
 pub mod passes;

@@ -71,6 +71,10 @@ mod tests {
         for name in names() {
             let target = find(name).unwrap();
             assert_eq!(target.name, name);
+            for (op, other) in &target.rewrite {
+                assert!(registry.kind(op).is_some(), "target {name} names `{op}`");
+                assert!(target.support(other).is_some(), "target {name}: `{other}` has no integer form");
+            }
             for (op, support) in &target.op {
                 for word in [Some(op), support.native.as_ref()].into_iter().flatten().chain(&support.absorbs)
                 {

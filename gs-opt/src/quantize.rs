@@ -9,7 +9,7 @@ use crate::say;
 use crate::source::Samples;
 use crate::{executor, files, output};
 use gs_algos::deploy::Lowering;
-use gs_algos::ledger::{Fate, Ledger};
+use gs_algos::ledger::{Fate, Ledger, ParamFate, Params};
 use gs_eval::{DataSource, Executor, Tensor};
 use gs_ir::{Module, Phase};
 use gs_passes::manager::{PassContext, PassManager, PassReport, Pipeline, Remark, Step};
@@ -187,6 +187,24 @@ fn print_ledger(ledger: &Ledger) {
         100.0 * ledger.coverage(),
         ledger.integer_multiply_adds,
         ledger.multiply_adds
+    );
+    print_parameters(&ledger.params);
+}
+
+fn print_parameters(params: &Params) {
+    let counted = [
+        (ParamFate::Quantised, "quantised"),
+        (ParamFate::Folded, "folded into others"),
+        (ParamFate::Kept, "as they were"),
+        (ParamFate::Gone, "not needed any more"),
+    ];
+    let counted = counted.map(|(fate, words)| (params.count(fate), words));
+    let words: Vec<String> =
+        counted.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
+    say!(
+        "parameters: {}; {:.2} % of their bytes are quantised",
+        words.join(", "),
+        100.0 * params.quantised_bytes as f64 / params.bytes.max(1) as f64
     );
 }
 

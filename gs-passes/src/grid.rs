@@ -49,10 +49,13 @@ pub struct ReasonDoc {
     pub advice: &'static str,
 }
 
+/// The code of operations that a target computes in float only.
+pub const NO_INTEGER_FORM: &str = "no-integer-form";
+
 /// Every code that the ledger gives with an operation.
 pub const REASONS: &[ReasonDoc] = &[
     doc(
-        "no-integer-form",
+        NO_INTEGER_FORM,
         "the target has no integer form of the operator",
         "write it with operators that `gs-opt targets` lists, or accept that it runs in float",
     ),
@@ -252,12 +255,7 @@ fn part_of(
         return Part::Absorbed { into };
     }
     let Some(support) = target.support(m.op_name(op)) else {
-        let hint = target
-            .rewrite
-            .get(m.op_name(op))
-            .map(|h| format!("; it could be written as {h}"))
-            .unwrap_or_default();
-        return float("no-integer-form", format!("{name} has no integer form on {}{hint}", target.name));
+        return float(NO_INTEGER_FORM, format!("{name} has no integer form on {}", target.name));
     };
     if !selected(op) {
         return float("excluded", "excluded by the configuration".to_owned());

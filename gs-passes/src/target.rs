@@ -39,7 +39,7 @@ pub struct Target {
     pub bias: BiasGrid,
     /// Operators that have an integer form, by name.
     pub op: BTreeMap<String, OpSupport>,
-    /// For operators without one: another way of writing them, in words.
+    /// For operators without one: the operator by which a shipped rule may write them, where it applies.
     #[serde(default)]
     pub rewrite: BTreeMap<String, String>,
     /// Relative costs.

@@ -12,7 +12,7 @@ mod lowering;
 
 pub use lowering::{Lowering, LoweringError};
 
-use crate::simqat::note_kept;
+use crate::kept::note_kept;
 use gs_ir::{Module, OpId, Rewriter};
 use gs_passes::grid::Grids;
 use gs_passes::manager::PassReport;
@@ -106,7 +106,8 @@ impl Lowering {
             return Err(DeployError::OtherTarget { before, wanted: name.clone() });
         }
         let main = module.main().ok_or(DeployError::NoGraph)?;
-        note_kept(module, &Grids::of(module, main, &self.target, &|_| true));
+        let grids = Grids::of(module, main, &self.target, &|_| true);
+        note_kept(module, &grids, &self.target);
         let mut report = PassReport::default();
         for rules in &self.integers {
             report.absorb(run(module, rules));
@@ -114,9 +115,31 @@ impl Lowering {
         for rules in self.integers.iter().filter(|r| r.driver == Driver::Lower) {
             note_refused(module, rules);
         }
+        self.note_unmoved(module);
         report.absorb(clean(module));
         module.meta.target = Some(name.clone());
         Ok(report)
+    }
+
+    /// Notes for operations that read a dequantized tensor and stay in float, and of which nothing is noted yet, which
+    /// rule for them came closest and what was missing.
+    fn note_unmoved(&self, module: &mut Module) {
+        let unmoved = |m: &Module, op: OpId| {
+            let reads = m.op(op).operand(0).and_then(|v| m.producer(v));
+            reads.is_some_and(|p| m.is(p, "dequantize"))
+                && !m.is(op, "quantize")
+                && !m.source_of(op).iter().any(|name| m.kept.contains_key(name))
+        };
+        let remarks: Vec<Remark> =
+            self.integers.iter().flat_map(|rules| explain(module, rules, &NoEnv, &unmoved)).collect();
+        let mut rewriter = Rewriter::new(module);
+        for (op, remark) in closest(&remarks) {
+            let reason = format!("rule {} did not apply: {}", remark.rule, remark.reason);
+            let entry = rewriter.entry("not-lowered", &remark.rule, None, Some(&reason));
+            for name in rewriter.source_of(op).to_vec() {
+                rewriter.kept.insert(name, entry.clone());
+            }
+        }
     }
 
     /// Writes integer operators that only one runtime knows in the portable form.
@@ -164,16 +187,8 @@ fn run(module: &mut Module, rules: &RuleSet) -> PassReport {
 /// Notes for operations that stand before a quantiser and were not lowered which rule came closest and what was missing.
 fn note_refused(module: &mut Module, rules: &RuleSet) {
     let remarks = explain(module, rules, &NoEnv, &|m, op| m.is(op, "quantize"));
-    let mut closest: FxHashMap<OpId, &Remark> = FxHashMap::default();
-    for remark in &remarks {
-        let best = closest.entry(remark.op).or_insert(remark);
-        if remark.progress > best.progress {
-            *best = remark;
-        }
-    }
     let mut rewriter = Rewriter::new(module);
-    for op in rewriter.all_ops() {
-        let Some(remark) = closest.get(&op) else { continue };
+    for (op, remark) in closest(&remarks) {
         let reason = format!("rule {} did not apply: {}", remark.rule, remark.reason);
         let entry = rewriter.entry("not-lowered", &remark.rule, None, Some(&reason));
         // The operation that makes what is quantised, and an activation between them.
@@ -186,6 +201,22 @@ fn note_refused(module: &mut Module, rules: &RuleSet) {
             before = if activation { rewriter.op(maker).operand(0) } else { None };
         }
     }
+}
+
+/// The remark that came closest at each operation, in their order.
+fn closest(remarks: &[Remark]) -> Vec<(OpId, &Remark)> {
+    let mut found: Vec<(OpId, &Remark)> = Vec::new();
+    let mut place: FxHashMap<OpId, usize> = FxHashMap::default();
+    for remark in remarks {
+        let at = *place.entry(remark.op).or_insert_with(|| {
+            found.push((remark.op, remark));
+            found.len() - 1
+        });
+        if let Some(best) = found.get_mut(at).filter(|(_, best)| remark.progress > best.progress) {
+            best.1 = remark;
+        }
+    }
+    found
 }
 
 /// Folds quantised weights and removes what is left over.

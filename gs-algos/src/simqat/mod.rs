@@ -6,9 +6,10 @@ mod config;
 
 pub use config::{ActConfig, ConfigError, LayerConfig, SimQatConfig, WeightConfig};
 
+use crate::kept::note_kept;
 use crate::selector::{self, SelectorError};
 use crate::targets::{self, TargetLookupError};
-use gs_ir::{Attr, ElemType, FloatBits, GraphId, Module, OpId, Rewriter, ValueId};
+use gs_ir::{Attr, ElemType, FloatBits, GraphId, Module, OpId, ValueId};
 use gs_passes::grid::{Grids, Part, channel_axis};
 use gs_passes::manager::{PassContext, PassError, PassReport};
 use gs_passes::rules::{GridClass, RuleEnv, Site};
@@ -81,7 +82,7 @@ impl SimQat {
                 context.remark("simqat", &placed.value, env.why(value, &placed.rule));
             }
         }
-        note_kept(module, &env.grids);
+        note_kept(module, &env.grids, &target);
         module.meta.target = Some(target.name.clone());
         let of_rule =
             |names: &[&str]| report.placed.iter().filter(|p| names.contains(&p.rule.as_str())).count();
@@ -90,21 +91,6 @@ impl SimQat {
             ("activation quantisers inserted", of_rule(&["activation_fake_quant"])),
             ("fixed quantisers inserted", of_rule(&["fixed_fake_quant"])),
         ]))
-    }
-}
-
-/// Notes for every operation that stays in float why.
-pub(crate) fn note_kept(module: &mut Module, grids: &Grids) {
-    let main = module.main();
-    let mut rewriter = Rewriter::new(module);
-    let ops: Vec<OpId> = main.map(|g| rewriter.ops_in(g).collect()).unwrap_or_default();
-    for op in ops {
-        let Some(Part::Float(reason)) = grids.part(op) else { continue };
-        let names = rewriter.source_of(op).to_vec();
-        let entry = rewriter.entry(reason.code, "placement", None, Some(&reason.text));
-        for name in names {
-            rewriter.kept.insert(name, entry.clone());
-        }
     }
 }
 

@@ -106,7 +106,7 @@ fn note_left(module: &mut Module) {
     let left: Vec<OpId> = module.all_ops().into_iter().filter(|&op| module.is(op, "batch_norm")).collect();
     let mut rewriter = Rewriter::new(module);
     for op in left {
-        let reason = why_not_folded(&rewriter, op);
+        let reason = format!("it was not folded: {}", why_not_folded(&rewriter, op));
         let entry = rewriter.entry("not-folded", "fold-bn", None, Some(&reason));
         for name in rewriter.source_of(op).to_vec() {
             rewriter.kept.insert(name, entry.clone());

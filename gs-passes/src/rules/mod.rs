@@ -28,6 +28,6 @@ pub use eval::{Bindings, Evaluator};
 pub use functions::RuleFunctions;
 pub use greedy::{GreedyOptions, Limit, Refused, Stats, greedy};
 pub use insert::{InsertReport, Placed, insert};
-pub use remarks::{Remark, explain};
+pub use remarks::{Remark, attr_words, explain};
 pub use rule::{Rule, RuleSet};
 pub use view::ModuleView;

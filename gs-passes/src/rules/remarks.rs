@@ -65,7 +65,7 @@ pub fn explain(
 }
 
 /// An attribute as a person writes it.
-pub(super) fn attr_words(attr: &Attr) -> String {
+pub fn attr_words(attr: &Attr) -> String {
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
     match attr {
         Attr::Int(n) => n.to_string(),
