@@ -7,7 +7,7 @@ use crate::observers::{
     AnyObserver, Observer, ObserverError, ObserverKind, WeightRule, channel_ranges, value_range,
 };
 use crate::quant::{Grid, QuantError, Range};
-use crate::quantisers::{FakeQuant, fake_quants};
+use crate::quantisers::{FakeQuant, fake_quants, leaves};
 use gs_eval::{ContentsError, DataError, DataSource, ExecError, Executor, Materializer, TensorSpec};
 use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role, Type, ValueId};
 use rustc_hash::FxHashMap;
@@ -48,7 +48,7 @@ pub struct CalibrateReport {
     pub activations: usize,
     /// Ranges of weights that were set.
     pub weights: usize,
-    /// Values that were not finite, by the name of the range they would have gone into.
+    /// Values that were not finite, by what was watched.
     pub not_finite: Vec<(String, u64)>,
 }
 
@@ -72,7 +72,7 @@ pub enum CalibrateError {
     /// A range could not be chosen.
     #[error("{name}: {error}")]
     Range {
-        /// Name of the range.
+        /// What it is the range of, in words.
         name: String,
         /// Why.
         error: ObserverError,
@@ -97,6 +97,8 @@ pub enum CalibrateError {
 /// Watches one range.
 struct Watch {
     range: GlobalId,
+    /// What it watches, in words.
+    what: String,
     grid: Grid,
     observer: AnyObserver,
 }
@@ -130,7 +132,7 @@ pub fn calibrate(
     }
     let mut ranges = weights;
     for w in &watches {
-        let name = module.str(module.global(w.range).name).to_owned();
+        let name = w.what.clone();
         let seen = w.observer.seen();
         if seen.nan + seen.infinite > 0 {
             report.not_finite.push((name.clone(), seen.nan + seen.infinite));
@@ -161,10 +163,14 @@ fn weight_ranges<'q>(
         let Some(weight) = module.as_global(q.input) else { continue };
         let tensor = materializer.tensor(weight)?;
         let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
-        let name = || module.str(module.global(q.range).name).to_owned();
-        let failed = |error: ObserverError| CalibrateError::Range { name: name(), error };
+        let failed = |error: ObserverError| CalibrateError::Range { name: q.describe(module), error };
         if let Some((index, &value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-            return Err(failed(QuantError::NonFinite { what: "weight", index, value }.into()));
+            let mut name = q.describe(module);
+            if let Some(source) = not_finite_source(module, &mut materializer, weight)? {
+                name.push_str(&format!(", computed from \"{source}\", which is not finite everywhere"));
+            }
+            let error = QuantError::NonFinite { what: "element", index, value }.into();
+            return Err(CalibrateError::Range { name, error });
         }
         let (ranges, channels) = match q.axis {
             Some(axis) => {
@@ -179,9 +185,24 @@ fn weight_ranges<'q>(
     Ok(out)
 }
 
+/// The stored tensor from which a computed weight has its numbers that are not finite, if one holds such.
+fn not_finite_source(
+    module: &Module,
+    materializer: &mut Materializer<'_>,
+    weight: GlobalId,
+) -> Result<Option<String>, ContentsError> {
+    for leaf in leaves(module, weight) {
+        let values = materializer.tensor(leaf)?.to_f64s().unwrap_or_default();
+        if leaf != weight && values.iter().any(|v| !v.is_finite()) {
+            return Ok(Some(module.str(module.global(leaf).name).to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// One observer per range, and which of them a value feeds.
 fn watch<'q>(
-    _module: &Module,
+    module: &Module,
     quantisers: impl Iterator<Item = &'q FakeQuant>,
     options: &CalibrateOptions,
 ) -> (Vec<Watch>, FxHashMap<ValueId, usize>) {
@@ -191,6 +212,7 @@ fn watch<'q>(
         let index = watches.iter().position(|w| w.range == q.range).unwrap_or_else(|| {
             watches.push(Watch {
                 range: q.range,
+                what: q.describe(module),
                 grid: q.grid,
                 observer: AnyObserver::new(options.observer),
             });

@@ -32,12 +32,12 @@ pub struct FreezeReport {
 #[derive(Debug, Error)]
 pub enum FreezeError {
     /// A range was never observed.
-    #[error("the range `{0}` was never observed; run `calibrate` (or train) first")]
+    #[error("the range of the {0} was never observed; run `calibrate` (or train) first")]
     NotObserved(String),
     /// A range that cannot be one.
-    #[error("the range `{name}` is wrong: {what}")]
+    #[error("the range of the {name} is wrong: {what}")]
     BadRange {
-        /// Its name.
+        /// What it is the range of, in words.
         name: String,
         /// What is wrong.
         what: String,
@@ -87,7 +87,7 @@ pub fn freeze(module: &mut Module) -> Result<FreezeReport, FreezeError> {
 
 /// Reads the range that a quantiser has observed.
 fn read_params(module: &Module, q: &FakeQuant) -> Result<ChannelParams, FreezeError> {
-    let name = || module.str(module.global(q.range).name).to_owned();
+    let name = || q.describe(module);
     let tensor = Materializer::new(module).tensor(q.range)?;
     let values = tensor.as_f32().unwrap_or(&[]);
     if values.iter().any(|v| v.is_nan()) {

@@ -1,8 +1,9 @@
 //! Reading the quantisers of a module: shared by calibration, freezing and deployment.
 
 use crate::quant::{Grid, IntRange, QuantError};
-use gs_ir::{AttrSet, GlobalId, Module, OpId, ValueId};
+use gs_ir::{AttrSet, GlobalId, Init, Module, OpId, ValueId};
 use gs_passes::grid::weight_only;
+use rustc_hash::FxHashSet;
 
 /// A `fake_quant` operation, read.
 #[derive(Clone, Debug)]
@@ -19,6 +20,52 @@ pub struct FakeQuant {
     pub axis: Option<usize>,
     /// Whether it quantises weights.
     pub weight: bool,
+}
+
+impl FakeQuant {
+    /// What it quantises, as a person knows it: `weight "conv1.weight" of "conv1"`, `result of "relu"`, `input "x"`.
+    pub fn describe(&self, module: &Module) -> String {
+        if self.weight {
+            let name = module.as_global(self.input).map_or("", |g| source_name(module, g));
+            let reader = module.user_ops(module.op(self.op).result()).first().copied();
+            return match reader {
+                Some(op) => format!("weight \"{name}\" of \"{}\"", module.label(op)),
+                None => format!("weight \"{name}\""),
+            };
+        }
+        match module.producer(self.input) {
+            Some(op) => format!("result of \"{}\"", module.label(op)),
+            None => format!("input \"{}\"", module.str(module.value(self.input).name)),
+        }
+    }
+}
+
+/// The name of a global, or of the stored one that it was computed from: what stands first in each computation.
+fn source_name(module: &Module, mut id: GlobalId) -> &str {
+    loop {
+        let global = module.global(id);
+        match &global.init {
+            Init::Derived(d) if d.operands.iter().any(Option::is_some) => {
+                id = d.operands.iter().flatten().copied().next().unwrap_or(id);
+            }
+            _ => return module.str(global.name),
+        }
+    }
+}
+
+/// The stored tensors from which a global is computed; itself, where it is stored.
+pub(crate) fn leaves(module: &Module, id: GlobalId) -> Vec<GlobalId> {
+    let (mut pending, mut seen, mut found) = (vec![id], FxHashSet::default(), Vec::new());
+    while let Some(id) = pending.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        match &module.global(id).init {
+            Init::Derived(d) => pending.extend(d.operands.iter().flatten()),
+            _ => found.push(id),
+        }
+    }
+    found
 }
 
 /// The grid that the attributes of a `fake_quant` describe.

@@ -215,7 +215,7 @@ fn weights_that_are_no_numbers() {
         refuses(
             folder.path(),
             &["quantize", "bad.gsir", "--data", "npz:good.npz", "-o", "out.onnx"],
-            &["error", "w.range"],
+            &["error", "weight \"w\" of \"conv\""],
         );
     }
 }

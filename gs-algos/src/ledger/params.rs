@@ -5,9 +5,10 @@
 //! another tensor, were folded.
 
 use super::Line;
+use crate::quantisers::leaves;
 use gs_ir::registry::QRole;
 use gs_ir::{Attr, Global, GlobalId, Init, Module, OpId, Role, Sym, Use};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 /// What became of a parameter.
@@ -111,21 +112,6 @@ impl Stored {
     fn bytes(&self, module: &Module) -> u64 {
         self.read.iter().map(|&id| bytes(module, module.global(id))).sum()
     }
-}
-
-/// The stored tensors from which a global is computed; itself, where it is stored.
-fn leaves(module: &Module, id: GlobalId) -> Vec<GlobalId> {
-    let (mut pending, mut seen, mut found) = (vec![id], FxHashSet::default(), Vec::new());
-    while let Some(id) = pending.pop() {
-        if !seen.insert(id) {
-            continue;
-        }
-        match &module.global(id).init {
-            Init::Derived(d) => pending.extend(d.operands.iter().flatten()),
-            _ => found.push(id),
-        }
-    }
-    found
 }
 
 fn bytes(module: &Module, global: &Global) -> u64 {

@@ -1,0 +1,74 @@
+//! What freezing and calibration refuse, in words that name the layer and what to do.
+
+use gs_algos::calibrate::{CalibrateOptions, calibrate};
+use gs_algos::freeze::freeze;
+use gs_algos::simqat::SimQat;
+use gs_eval::random::unit;
+use gs_eval::{Evaluator, InMemory, Tensor};
+use gs_ir::{Module, Registry, infer_module, verify};
+use gs_passes::manager::{Pass, PassContext};
+use gs_passes::passes::FoldBn;
+use gs_text::{SourceMap, Style};
+
+/// A layer and a batch normalisation; `var` is a variance.
+fn network(layer: &str, channels: usize, var: &str) -> Module {
+    let each = |n: &str| format!("f32[{channels}] = dense({n}{})", format!(", {n}").repeat(channels - 1));
+    let rest = format!("{var}{}", ", 2.0".repeat(channels - 1));
+    let text = format!(
+        "gsir 1\nparam @w : f32[3, 3, 1, 1] = uniform(seed 1, -1.0, 1.0)\n\
+         param @m : f32[8, 8] = uniform(seed 2, -1.0, 1.0)\nparam @gamma : {}\nparam @beta : {}\nconst @mean : {}\n\
+         const @var : f32[{channels}] = dense({rest})\n\
+         graph @main(%x : f32[4, 3, 8, 8]) -> (%y : f32[4, 3, 8, 8]) {{\n  \
+         %0 = {layer} : f32[4, 3, 8, 8] from \"layer\"\n  \
+         %1 = batch_norm(%0, @gamma, @beta, @mean, @var) : f32[4, 3, 8, 8] from \"bn\"\n  return %1\n}}\n",
+        each("1.5"),
+        each("0.5"),
+        each("0.25")
+    );
+    let mut module = gs_text::gsir::parse_module(&text, None, &Registry::builtin()).unwrap_or_else(|d| {
+        panic!("{}", gs_text::render_all(&d, &SourceMap::single("network", &text), Style::Plain))
+    });
+    assert!(infer_module(&mut module).is_empty());
+    verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
+    module
+}
+
+fn instrument(module: &mut Module, fold: bool) {
+    let mut context = PassContext::default();
+    if fold {
+        FoldBn.run(module, &mut context).unwrap_or_else(|e| panic!("{e}"));
+    }
+    SimQat::default().apply(module, &mut context).unwrap_or_else(|e| panic!("{e}"));
+}
+
+fn observe(module: &mut Module) -> Result<(), String> {
+    let values: Vec<f32> = (0..4 * 3 * 8 * 8).map(|i| unit(7, i) as f32 * 2.0 - 1.0).collect();
+    let x = Tensor::f32s([4, 3, 8, 8], values).expect("a tensor");
+    let data = InMemory::new(vec![("x".to_owned(), x)]).expect("data");
+    let options = CalibrateOptions::default();
+    calibrate(module, &Evaluator::new(), &data, &options, &mut |_, _| true)
+        .map(|_| ())
+        .map_err(|e| e.to_string())
+}
+
+fn said(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "`{word}` is not in: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_named_by_its_layer_and_source() {
+    let mut module = network("conv(%x, @w, _)", 3, "nan");
+    instrument(&mut module, true);
+    let error = observe(&mut module).expect_err("a weight is no number");
+    said(&error, &["weight \"w\" of \"layer\"", "\"var\"", "element 0 is NaN"]);
+}
+
+#[test]
+fn ranges_that_were_not_observed_are_named_by_what_they_are_of() {
+    let mut module = network("conv(%x, @w, _)", 3, "1.0");
+    instrument(&mut module, true);
+    let error = freeze(&mut module).expect_err("nothing was observed").to_string();
+    said(&error, &["range of the input \"x\"", "`calibrate`"]);
+}
