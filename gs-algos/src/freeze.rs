@@ -10,7 +10,7 @@ use gs_eval::{ContentsError, Materializer};
 use gs_ir::registry::QRole;
 use gs_ir::{
     At, Attr, AttrSet, ElemType, GlobalId, InferError, Init, Literal, Module, NewGlobal, OpId, Rewriter,
-    Role, Type, ValueId,
+    Role, Type, Use, ValueId,
 };
 use gs_passes::grid::{channel_axis, weight_only};
 use rustc_hash::FxHashMap;
@@ -42,6 +42,17 @@ pub enum FreezeError {
         /// What is wrong.
         what: String,
     },
+    /// A batch normalisation reads what a layer with a quantised weight computes.
+    #[error(
+        "\"{name}\" normalises the result of \"{layer}\", whose weight was quantised as it is, not as it will be when both \
+         are one; run `fold-bn` before `simqat` (or exclude \"{layer}\")"
+    )]
+    BatchNorm {
+        /// The batch normalisation.
+        name: String,
+        /// The layer.
+        layer: String,
+    },
     /// A grid that cannot be, or a bias that cannot be quantised.
     #[error("{label}: {error}")]
     Quant {
@@ -71,6 +82,7 @@ struct Frozen {
 pub fn freeze(module: &mut Module) -> Result<FreezeReport, FreezeError> {
     let quantisers =
         fake_quants(module).map_err(|error| FreezeError::Quant { label: "a quantiser".to_owned(), error })?;
+    refuse_batch_norm(module, &quantisers)?;
     let mut report = FreezeReport { quantisers: quantisers.len(), ..FreezeReport::default() };
     let mut frozen = FxHashMap::default();
     for q in &quantisers {
@@ -83,6 +95,20 @@ pub fn freeze(module: &mut Module) -> Result<FreezeReport, FreezeError> {
     write(module, &quantisers, &biases, &frozen)?;
     report.biases = biases.len();
     Ok(report)
+}
+
+/// Refuses a network in which a batch normalisation alone reads the result of a layer with a quantised weight: that
+/// layer would have no grid for its result and run in float. One whose result has a grid of its own is sound.
+fn refuse_batch_norm(module: &Module, quantisers: &[FakeQuant]) -> Result<(), FreezeError> {
+    let layers = quantisers.iter().filter(|q| q.weight);
+    for layer in layers.flat_map(|q| module.user_ops(module.op(q.op).result())) {
+        let Some(Use::Operand(reader, 0)) = module.only_use(module.op(layer).result()) else { continue };
+        if module.is(reader, "batch_norm") {
+            let (name, layer) = (module.label(reader).to_owned(), module.label(layer).to_owned());
+            return Err(FreezeError::BatchNorm { name, layer });
+        }
+    }
+    Ok(())
 }
 
 /// Reads the range that a quantiser has observed.

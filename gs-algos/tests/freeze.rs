@@ -1,6 +1,7 @@
 //! What freezing and calibration refuse, in words that name the layer and what to do.
 
 use gs_algos::calibrate::{CalibrateOptions, calibrate};
+use gs_algos::deploy::to_integers;
 use gs_algos::freeze::freeze;
 use gs_algos::simqat::SimQat;
 use gs_eval::random::unit;
@@ -55,6 +56,39 @@ fn said(error: &str, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "`{word}` is not in: {error}");
     }
+}
+
+#[test]
+fn a_batch_normalisation_behind_a_quantised_weight_is_refused() {
+    let mut module = network("conv(%x, @w, _)", 3, "1.0");
+    instrument(&mut module, false);
+    observe(&mut module).unwrap_or_else(|e| panic!("{e}"));
+    let error = freeze(&mut module).expect_err("it is not folded").to_string();
+    said(&error, &["\"bn\"", "\"layer\"", "`fold-bn`", "`simqat`"]);
+}
+
+#[test]
+fn one_that_was_folded_is_integers() {
+    let mut module = network("conv(%x, @w, _)", 3, "1.0");
+    instrument(&mut module, true);
+    observe(&mut module).unwrap_or_else(|e| panic!("{e}"));
+    freeze(&mut module).unwrap_or_else(|e| panic!("{e}"));
+    to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+    assert!(
+        module.all_ops().iter().all(|op| ["quantize", "qconv", "dequantize"].contains(&module.op_name(*op)))
+    );
+}
+
+/// The channels of a product lie along its last axis; this one normalises the axis before.
+#[test]
+fn one_that_cannot_be_folded_leaves_the_layer_its_grid() {
+    let mut module = network("matmul(%x, @m)", 3, "1.0");
+    instrument(&mut module, true);
+    observe(&mut module).unwrap_or_else(|e| panic!("{e}"));
+    freeze(&mut module).unwrap_or_else(|e| panic!("{e}"));
+    to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+    let names: Vec<&str> = module.all_ops().iter().map(|op| module.op_name(*op)).collect();
+    assert_eq!(names, ["quantize", "qmatmul", "dequantize", "batch_norm"]);
 }
 
 #[test]

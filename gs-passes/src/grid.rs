@@ -52,6 +52,9 @@ pub struct ReasonDoc {
 /// The code of operations that a target computes in float only.
 pub const NO_INTEGER_FORM: &str = "no-integer-form";
 
+/// The code of a batch normalisation that folding left.
+pub const NOT_FOLDED: &str = "not-folded";
+
 /// Every code that the ledger gives with an operation.
 pub const REASONS: &[ReasonDoc] = &[
     doc(
@@ -92,7 +95,7 @@ pub const REASONS: &[ReasonDoc] = &[
         "see the condition that the ledger names",
     ),
     doc(
-        "not-folded",
+        NOT_FOLDED,
         "a batch normalisation could not be folded into the layer before it",
         "see the reason that the ledger gives; folding needs a constant weight that feeds nothing else",
     ),
@@ -288,10 +291,15 @@ fn absorbed_into(
     let follows = m.op_name(op);
     if follows == "batch_norm" {
         let foldable = matches!(m.op_name(anchor), "conv" | "conv_transpose" | "gemm" | "matmul");
-        return (foldable && producer == anchor).then_some(anchor);
+        return (foldable && producer == anchor && !was_not_folded(m, op)).then_some(anchor);
     }
     let support = target.support(m.op_name(anchor))?;
     support.absorbs.iter().any(|a| a == follows).then_some(anchor)
+}
+
+/// Whether folding has tried a batch normalisation and left it: it will not become part of the layer before it.
+fn was_not_folded(m: &Module, op: OpId) -> bool {
+    m.source_of(op).iter().filter_map(|name| m.kept.get(name)).any(|e| m.str(e.code) == NOT_FOLDED)
 }
 
 /// Why this instance of a supported operator has no integer form.

@@ -1,6 +1,7 @@
 //! Passes that are rule files: `canonicalize` and `fold-bn`.
 
 use super::{fold_constants, remove_dead};
+use crate::grid::NOT_FOLDED;
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use crate::rules::{GreedyOptions, NoEnv, RuleFunctions, RuleSet, greedy};
 use gs_ir::{Module, OpId, Phase, Rewriter};
@@ -107,7 +108,7 @@ fn note_left(module: &mut Module) {
     let mut rewriter = Rewriter::new(module);
     for op in left {
         let reason = format!("it was not folded: {}", why_not_folded(&rewriter, op));
-        let entry = rewriter.entry("not-folded", "fold-bn", None, Some(&reason));
+        let entry = rewriter.entry(NOT_FOLDED, "fold-bn", None, Some(&reason));
         for name in rewriter.source_of(op).to_vec() {
             rewriter.kept.insert(name, entry.clone());
         }
