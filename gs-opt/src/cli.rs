@@ -44,6 +44,20 @@ pub enum Command {
         /// The code, like no-integer-form; without one, all are listed.
         code: Option<String>,
     },
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "For bash: gs-opt completions bash > ~/.local/share/bash-completion/completions/gs-opt"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print a man page.
+    #[command(after_help = "To read it: gs-opt man | man -l -")]
+    Man {
+        /// The command that it is about; without one, the tool.
+        command: Option<String>,
+    },
 }
 
 /// Running passes over a file.
@@ -52,7 +66,7 @@ pub struct PassArgs {
     /// The network: .onnx, .gsir, or - for GSIR text on standard input.
     pub file: Option<PathBuf>,
     /// The passes, like `fold-bn,simqat{act={bits=8}},calibrate{data=calib}` (`gs-opt passes` lists them).
-    #[arg(long = "pass", value_name = "PIPELINE", default_value = "")]
+    #[arg(long = "pass", value_name = "PIPELINE", default_value = "", hide_default_value = true)]
     pub pipeline: String,
     /// Where to write: by suffix .onnx or .gsir; - or nothing: GSIR text on standard output.
     #[arg(short, long)]
@@ -152,7 +166,7 @@ pub struct QuantizeArgs {
     /// Keep layers in float: exact source names, globs, or op:KIND. May be given several times.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
-    /// Write the whole ledger here, as JSON.
+    /// Write the whole ledger here, as JSON; - is standard output.
     #[arg(long, value_name = "R.json")]
     pub report: Option<PathBuf>,
     /// Fail if less than this share of the multiply-adds runs in integers (0 to 1).
@@ -164,7 +178,7 @@ pub struct QuantizeArgs {
     /// Say why each quantiser is there.
     #[arg(long)]
     pub remarks: bool,
-    /// Where to write: by suffix .onnx or .gsir.
+    /// Where to write: by suffix .onnx or .gsir; - is GSIR text on standard output.
     #[arg(short, long)]
     pub output: PathBuf,
 }

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod failure;
 pub mod files;
 pub mod lookup;
+pub mod manual;
 pub mod output;
 pub mod passes;
 pub mod progress;

@@ -4,7 +4,7 @@
 use clap::Parser;
 use gs_opt::cli::{Cli, Command};
 use gs_opt::failure::Outcome;
-use gs_opt::{eval, explain, lookup, passes, quantize};
+use gs_opt::{eval, explain, lookup, manual, passes, quantize};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -29,5 +29,10 @@ fn run(cli: &Cli) -> Outcome<()> {
         Some(Command::Rules(args)) => lookup::rules(args),
         Some(Command::Targets(args)) => lookup::targets(args),
         Some(Command::Explain { code }) => explain::run(code.as_deref()),
+        Some(Command::Completions { shell }) => {
+            manual::completions(*shell);
+            Ok(())
+        }
+        Some(Command::Man { command }) => manual::man(command.as_deref()),
     }
 }

@@ -267,6 +267,23 @@ fn looking_things_up() {
 }
 
 #[test]
+fn completions_and_man_pages() {
+    let folder = folder();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = succeeds(folder.path(), &["completions", shell]);
+        for word in ["quantize", "require-coverage", "outputs"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    refuses(folder.path(), &["completions", "csh"], &["csh", "bash"]);
+    let page = succeeds(folder.path(), &["man"]);
+    assert!(page.contains(".TH gs-opt 1") && page.contains("quantize") && page.contains("print"), "{page}");
+    let page = succeeds(folder.path(), &["man", "quantize"]);
+    assert!(page.contains(".TH gs-opt-quantize 1") && page.contains("observer"), "{page}");
+    refuses(folder.path(), &["man", "quantise"], &["quantise", "quantize"]);
+}
+
+#[test]
 fn file_to_text_to_text_is_byte_identical() {
     let Some(model) = data("mlperf_tiny/resnet8_bn.onnx") else { return };
     let folder = folder();
