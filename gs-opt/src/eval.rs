@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::say;
 use crate::source::{Samples, array_of};
-use crate::{executor, files};
+use crate::{executor, files, output};
 use gs_algos::calibrate::inputs_of;
 use gs_eval::{DataSource, Executor, Tensor, TensorSpec};
 use gs_ir::{Module, Phase};
@@ -45,6 +45,9 @@ impl Score {
 pub fn run(args: &EvalArgs) -> Outcome<()> {
     if args.batch == 0 {
         return Err(Failure::usage("--batch 0: a batch has at least one sample"));
+    }
+    if let Some(outputs) = &args.outputs {
+        output::check(outputs)?;
     }
     let mut module = files::read(&args.model)?;
     let target = target(args, &module)?;

@@ -1,5 +1,6 @@
 //! What went wrong, in words for the person at the terminal, with what to do about it.
 
+use crate::output::OutputError;
 use std::fmt;
 
 /// A failed request. The message says what, where, what was expected; the help what to do.
@@ -47,8 +48,11 @@ impl fmt::Display for Failure {
 }
 
 /// Any error, as a failure of the input; its causes are in its text already.
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Failure::new(error.to_string())
+        let output = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
+            .find_map(|e| e.downcast_ref::<OutputError>());
+        let help = output.and_then(OutputError::help);
+        Self { help, ..Failure::new(error.to_string()) }
     }
 }

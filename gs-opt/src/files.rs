@@ -1,7 +1,8 @@
 //! Reading and writing networks, by suffix: `.onnx`, `.gsir`, and `-` for GSIR text on standard streams.
 
 use crate::failure::{Failure, Outcome};
-use crate::output::{AtomicFile, atomic_write};
+use crate::output::{self, AtomicFile, OutputError, atomic_write};
+use crate::say;
 use gs_eval::Materializer;
 use gs_ir::{GlobalId, Module, Phase, Registry, TensorData};
 use gs_onnx::{ExportError, ExportOptions, Materialise};
@@ -22,12 +23,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether a path means a standard stream.
+    pub fn is_stream(path: &Path) -> bool {
+        path.as_os_str() == "-"
+    }
+
     /// By suffix.
     ///
     /// # Errors
     /// A suffix that means nothing here.
     pub fn of(path: &Path) -> Outcome<Kind> {
-        if path.as_os_str() == "-" {
+        if Kind::is_stream(path) {
             return Ok(Kind::Stream);
         }
         match path.extension().and_then(|e| e.to_str()) {
@@ -83,6 +89,17 @@ fn style() -> Style {
     if io::stderr().is_terminal() { Style::Coloured } else { Style::Plain }
 }
 
+/// Whether a network can be written to a path, as far as that can be told beforehand.
+///
+/// # Errors
+/// A suffix that means nothing here, or a place that cannot be written.
+pub fn check_output(path: &Path) -> Outcome<()> {
+    if Kind::of(path)? != Kind::Stream {
+        output::check(path)?;
+    }
+    Ok(())
+}
+
 /// Writes a network: to a temporary file beside the target, which gets its name at the end. Tells where an ONNX file
 /// has not the operator set version that the network's target wants.
 ///
@@ -104,13 +121,19 @@ pub fn write_for(module: &Module, path: &Path, brief: bool, target: Option<&Targ
     match Kind::of(path)? {
         Kind::Onnx => {
             let exported = gs_onnx::export(module, &versions(module, target)).map_err(no_version)?;
-            atomic_write(path, |out: &mut dyn Write| -> Outcome<()> {
-                exported.write(out, &mut Contents { materializer: Materializer::new(module) })?;
-                Ok(())
+            let contents = &mut Contents { materializer: Materializer::new(module) };
+            atomic_write(path, |out: &mut dyn Write| {
+                exported.write(out, contents).map_err(|e| match e {
+                    gs_onnx::Error::Write(source) => at(path)(source).into(),
+                    other => Failure::from(other),
+                })
             })
         }
-        Kind::Stream => write_text(module, &mut io::stdout().lock(), brief),
-        Kind::Gsir if brief => atomic_write(path, |out: &mut dyn Write| write_text(module, out, true)),
+        Kind::Stream => say::stream(|out| write_text(module, out, brief)),
+        Kind::Gsir if brief => {
+            atomic_write(path, |out: &mut dyn Write| write_text(module, out, true).map_err(at(path)))?;
+            Ok(())
+        }
         Kind::Gsir => write_gsir(module, path),
     }
 }
@@ -151,6 +174,11 @@ fn no_version(error: ExportError) -> Failure {
     }
 }
 
+/// An error of writing, with the path that was asked for.
+fn at(path: &Path) -> impl Fn(io::Error) -> OutputError {
+    move |source| OutputError { path: path.to_path_buf(), source }
+}
+
 /// Text with its weights in a `.safetensors` file beside it, if it has large ones.
 fn write_gsir(module: &Module, path: &Path) -> Outcome<()> {
     let weights = path.with_extension("safetensors");
@@ -160,15 +188,15 @@ fn write_gsir(module: &Module, path: &Path) -> Outcome<()> {
     // than a file that no text names.
     let mut text_file = AtomicFile::create(path)?;
     let mut out = BufWriter::new(text_file.file());
-    gs_text::write_module(module, &options, &mut out)?;
-    out.flush()?;
+    gs_text::write_module(module, &options, &mut out).map_err(at(path))?;
+    out.flush().map_err(at(path))?;
     drop(out);
     let mut tensors = Vec::new();
-    if gs_text::write_weights(module, &options, &mut io::sink())? > 0 {
+    if gs_text::write_weights(module, &options, &mut io::sink()).map_err(at(&weights))? > 0 {
         let mut file = AtomicFile::create(&weights)?;
         let mut out = BufWriter::new(file.file());
-        gs_text::write_weights(module, &options, &mut out)?;
-        out.flush()?;
+        gs_text::write_weights(module, &options, &mut out).map_err(at(&weights))?;
+        out.flush().map_err(at(&weights))?;
         drop(out);
         tensors.push(file);
     }
@@ -180,9 +208,8 @@ fn write_gsir(module: &Module, path: &Path) -> Outcome<()> {
 }
 
 /// Text alone; weights are inline where they are small, else left out.
-fn write_text(module: &Module, out: &mut dyn Write, brief: bool) -> Outcome<()> {
-    gs_text::write_module(module, &text_options(brief), out)?;
-    Ok(())
+fn write_text(module: &Module, out: &mut dyn Write, brief: bool) -> io::Result<()> {
+    gs_text::write_module(module, &text_options(brief), out)
 }
 
 /// A module as text, for showing.

@@ -15,12 +15,54 @@ const MOST_LINKS: usize = 40;
 
 /// An output file could not be written. What stood there before is unharmed, if it was a regular file.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", path.display())]
+#[error("{}: it cannot be written: {}", path.display(), reason(path, source))]
 pub struct OutputError {
     /// The file asked for.
     pub path: PathBuf,
     /// What the operating system says.
     pub source: io::Error,
+}
+
+impl OutputError {
+    /// What to do, where that can be told.
+    pub fn help(&self) -> Option<String> {
+        match self.source.kind() {
+            io::ErrorKind::NotFound if !folder(&self.path).exists() => {
+                Some(format!("create the folder first: mkdir -p {}", folder(&self.path).display()))
+            }
+            io::ErrorKind::IsADirectory => Some("name a file in it".to_owned()),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Some("choose another place, or give yourself leave to write there".to_owned())
+            }
+            io::ErrorKind::StorageFull => Some("make room, or choose another place".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Why a path cannot be written, in terms of that path.
+fn reason(path: &Path, error: &io::Error) -> String {
+    let folder = folder(path);
+    match error.kind() {
+        io::ErrorKind::NotFound if !folder.exists() => format!("there is no folder {}", folder.display()),
+        io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        io::ErrorKind::NotADirectory => format!("{} is no folder", folder.display()),
+        io::ErrorKind::PermissionDenied if path.exists() => "the file is write-protected".to_owned(),
+        io::ErrorKind::PermissionDenied => format!("no leave to write in {}", folder.display()),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether a path can be written, as far as that can be told without writing it: for saying so before long work.
+///
+/// # Errors
+/// As [`AtomicFile::create`].
+pub fn check(path: &Path) -> Result<(), OutputError> {
+    match fs::metadata(path) {
+        // Opening a pipe and closing it again would end it for its reader.
+        Ok(old) if !old.is_file() && !old.is_dir() => Ok(()),
+        _ => AtomicFile::create(path).map(drop),
+    }
 }
 
 /// A file that appears under its name at [`AtomicFile::commit`], or never.
@@ -131,11 +173,20 @@ fn beside(target: PathBuf, old: Option<&Metadata>) -> io::Result<Place> {
         // Less what the user's umask forbids; the default of the crate would be readable by the owner alone.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let temp = builder.tempfile_in(folder(&target))?;
+    let temp = builder.tempfile_in(folder(&target)).map_err(without_path)?;
     if let Some(old) = old {
         temp.as_file().set_permissions(old.permissions())?;
     }
     Ok(Place::Beside { temp, target })
+}
+
+/// The error without the name of the temporary file, which nobody asked for.
+fn without_path(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    match text.split_once(" at path ") {
+        Some((text, _)) => io::Error::new(error.kind(), text),
+        None => error,
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +238,15 @@ mod tests {
         assert_eq!(put(dir.path(), "x").unwrap_err().source.kind(), io::ErrorKind::IsADirectory);
         let lost = dir.path().join("no/such/a");
         let error = put(&lost, "x").unwrap_err();
-        assert_eq!((error.source.kind(), error.path), (io::ErrorKind::NotFound, lost));
+        assert_eq!((error.source.kind(), &error.path), (io::ErrorKind::NotFound, &lost));
+        let (text, help) = (error.to_string(), error.help().unwrap_or_default());
+        assert!(
+            text.ends_with(&format!("there is no folder {}", dir.path().join("no/such").display())),
+            "{text}"
+        );
+        assert!(help.contains("mkdir") && !text.contains(".gs-"), "{text} {help}");
+        assert!(check(&lost).is_err() && check(dir.path()).is_err());
+        check(&dir.path().join("b")).unwrap();
         assert!(names(dir.path()).is_empty());
     }
 

@@ -33,6 +33,8 @@ pub fn run(args: &PassArgs) -> Outcome<()> {
     let pipeline = Pipeline::parse(&args.pipeline)?;
     let registry = registry();
     registry.make(&pipeline)?;
+    let output = args.output.clone().unwrap_or_else(|| "-".into());
+    files::check_output(&output)?;
     let mut module = files::read(file)?;
     let sources = open_sources(args, &module)?;
     let executor = executor::make(Engine::Fast, args.threads)?;
@@ -65,7 +67,6 @@ pub fn run(args: &PassArgs) -> Outcome<()> {
     if let Some(failed) = show.failed.take() {
         return Err(failed);
     }
-    let output = args.output.clone().unwrap_or_else(|| "-".into());
     files::write(&module, &output, args.brief)
 }
 

@@ -5,7 +5,7 @@ use crate::eval::{run_in_integers, score};
 use crate::failure::{Failure, Outcome};
 use crate::passes::registry;
 use crate::progress::Progress;
-use crate::say;
+use crate::say::{self, Words};
 use crate::source::Samples;
 use crate::{executor, files, output};
 use gs_algos::deploy::Lowering;
@@ -29,7 +29,15 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     if let Some(f) = args.require_coverage.filter(|f| !(0.0..=1.0).contains(f)) {
         return Err(Failure::usage(format!("--require-coverage {f}: a share from 0 to 1 is expected")));
     }
-    files::Kind::of(&args.output)?;
+    files::check_output(&args.output)?;
+    let to_stdout = |path: &Path| files::Kind::is_stream(path);
+    if to_stdout(&args.output) && args.report.as_deref().is_some_and(to_stdout) {
+        return Err(Failure::usage("-o - and --report - both write to standard output")
+            .help("give one of them a file"));
+    }
+    if let Some(report) = args.report.as_deref().filter(|r| !files::Kind::is_stream(r)) {
+        output::check(report)?;
+    }
     let float = files::read(&args.model)?;
     let phase = Phase::of(&float);
     if phase != Phase::Float {
@@ -58,7 +66,9 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     for note in &report.notes {
         eprintln!("note: {note}");
     }
-    print_ledger(&ledger);
+    let documents = to_stdout(&args.output) || args.report.as_deref().is_some_and(to_stdout);
+    let words = if documents { Words::Err } else { Words::Out };
+    print_ledger(&ledger, words);
     if let Some(path) = &args.report {
         write_report(path, &ledger, &report, &ratio)?;
     }
@@ -71,7 +81,8 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
         .help("the lines `kept` above say what stayed in float and why"));
     }
     files::write_for(&integers, &args.output, false, target)?;
-    print_result(args, &ratio)
+    print_result(args, &ratio, words);
+    Ok(())
 }
 
 /// Places quantisers, chooses their ranges and freezes them.
@@ -162,7 +173,7 @@ fn signal_to_noise(
         .collect())
 }
 
-fn print_ledger(ledger: &Ledger) {
+fn print_ledger(ledger: &Ledger, words: Words) {
     let counted = [
         (Fate::Integer, "compute in integers"),
         (Fate::Moved, "move integers"),
@@ -172,26 +183,26 @@ fn print_ledger(ledger: &Ledger) {
         (Fate::Kept, "stay in float"),
         (Fate::Lost, "are not accounted for"),
     ];
-    say!("{} operations:", ledger.lines.len());
-    for (fate, words) in counted {
+    words.line(format_args!("{} operations:", ledger.lines.len()));
+    for (fate, what) in counted {
         let n = ledger.count(fate);
         if n > 0 {
-            say!("  {n:>5} {words}");
+            words.line(format_args!("  {n:>5} {what}"));
         }
     }
     for line in ledger.lines.iter().filter(|l| matches!(l.fate, Fate::Kept | Fate::Lost)) {
-        say!("  kept: {} \"{}\": {}", line.op, line.name, line.reason);
+        words.line(format_args!("  kept: {} \"{}\": {}", line.op, line.name, line.reason));
     }
-    say!(
+    words.line(format_args!(
         "multiply-adds in integers: {:.2} %  ({} of {})",
         100.0 * ledger.coverage(),
         ledger.integer_multiply_adds,
         ledger.multiply_adds
-    );
-    print_parameters(&ledger.params);
+    ));
+    print_parameters(&ledger.params, words);
 }
 
-fn print_parameters(params: &Params) {
+fn print_parameters(params: &Params, out: Words) {
     let counted = [
         (ParamFate::Quantised, "quantised"),
         (ParamFate::Folded, "folded into others"),
@@ -201,11 +212,11 @@ fn print_parameters(params: &Params) {
     let counted = counted.map(|(fate, words)| (params.count(fate), words));
     let words: Vec<String> =
         counted.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
-    say!(
+    out.line(format_args!(
         "parameters: {}; {:.2} % of their bytes are quantised",
         words.join(", "),
         100.0 * params.quantised_bytes as f64 / params.bytes.max(1) as f64
-    );
+    ));
 }
 
 fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, ratio: &[(String, f64)]) -> Outcome<()> {
@@ -218,32 +229,40 @@ fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, ratio: &[(Str
         "notes": report.notes,
         "signal_to_noise_db": ratio,
     });
-    output::atomic_write(path, |out: &mut dyn Write| -> Outcome<()> {
-        serde_json::to_writer_pretty(&mut *out, &object)?;
-        writeln!(out)?;
-        Ok(())
-    })
+    let text = serde_json::to_string_pretty(&object)?;
+    if files::Kind::is_stream(path) {
+        return say::stream(|out| writeln!(out, "{text}"));
+    }
+    output::atomic_write(path, |out: &mut dyn Write| {
+        writeln!(out, "{text}").map_err(|source| output::OutputError { path: path.to_owned(), source })
+    })?;
+    Ok(())
 }
 
-fn print_result(args: &QuantizeArgs, ratio: &[(String, f64)]) -> Outcome<()> {
+fn print_result(args: &QuantizeArgs, ratio: &[(String, f64)], words: Words) {
     for (name, db) in ratio {
-        say!("output \"{name}\": {db:.1} dB signal to noise against the float network");
+        words.line(format_args!("output \"{name}\": {db:.1} dB signal to noise against the float network"));
+    }
+    if files::Kind::is_stream(&args.output) {
+        return;
     }
     let size = |path: &Path| std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
     let (before, after) = (size(&args.model), size(&args.output));
-    say!(
+    words.line(format_args!(
         "{}: {after} bytes, {:.3} of {} ({before} bytes)",
         args.output.display(),
         after as f64 / before.max(1) as f64,
         args.model.display()
-    );
+    ));
     if args.output.extension().is_some_and(|e| e == "onnx") {
-        say!(
+        words.line(format_args!(
             "\nto run it (checked with onnxruntime 1.32; the default optimisation level fuses it into integer operators):"
-        );
-        say!("  import onnxruntime");
-        say!("  session = onnxruntime.InferenceSession({:?})", args.output.display().to_string());
-        say!("  outputs = session.run(None, {{session.get_inputs()[0].name: batch}})");
+        ));
+        words.line(format_args!("  import onnxruntime"));
+        words.line(format_args!(
+            "  session = onnxruntime.InferenceSession({:?})",
+            args.output.display().to_string()
+        ));
+        words.line(format_args!("  outputs = session.run(None, {{session.get_inputs()[0].name: batch}})"));
     }
-    Ok(())
 }

@@ -1,8 +1,9 @@
 //! The tool as a user starts it.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The built tool. It is another package's, so cargo does not build it for these tests by itself.
@@ -35,15 +36,47 @@ pub struct Ended {
     pub stderr: String,
 }
 
+impl Ended {
+    fn of(output: Output) -> Self {
+        Self {
+            status: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("text on standard output"),
+            stderr: String::from_utf8(output.stderr).expect("text on standard error"),
+        }
+    }
+}
+
 /// Runs the tool in a folder.
 pub fn gs_opt(folder: &Path, args: &[impl AsRef<OsStr>]) -> Ended {
-    let run = Command::new(binary()).args(args).current_dir(folder).output();
-    let Output { status, stdout, stderr } = run.expect("gs-opt starts");
-    Ended {
-        status: status.code(),
-        stdout: String::from_utf8(stdout).expect("text on standard output"),
-        stderr: String::from_utf8(stderr).expect("text on standard error"),
-    }
+    Ended::of(Command::new(binary()).args(args).current_dir(folder).output().expect("gs-opt starts"))
+}
+
+/// Runs the tool in a folder with something on its standard input.
+pub fn gs_opt_with_input(folder: &Path, args: &[&str], input: &str) -> Ended {
+    let mut command = Command::new(binary());
+    command
+        .args(args)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("gs-opt starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_owned();
+    // Beside the reading: neither end may wait for the other. A tool that reads nothing closes the pipe.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let ended = Ended::of(child.wait_with_output().expect("gs-opt ends"));
+    writer.join().expect("a writer");
+    ended
+}
+
+/// Runs the tool for a reader that goes away before the tool has written anything.
+pub fn gs_opt_without_reader(folder: &Path, args: &[&str]) -> Ended {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(binary());
+    command.args(args).current_dir(folder).stdout(writer).stderr(Stdio::piped());
+    Ended::of(command.spawn().and_then(|c| c.wait_with_output()).expect("gs-opt runs"))
 }
 
 /// Runs the tool where it must succeed; gives what it printed.

@@ -2,7 +2,7 @@
 
 use gs_opt::data::{DType, NamedArray, NpzWriter};
 use gs_tests::data::data;
-use gs_tests::tool::{gs_opt, refuses, succeeds};
+use gs_tests::tool::{gs_opt, gs_opt_with_input, gs_opt_without_reader, refuses, succeeds};
 use std::fs;
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
@@ -226,6 +226,27 @@ fn places_that_cannot_be_written() {
     let dir = folder.path();
     fs::create_dir(dir.join("taken.onnx")).expect("a folder");
     fs::create_dir(dir.join("taken.gsir")).expect("a folder");
+    // The path that was given, not that of a temporary file, and what to do.
+    for args in [
+        &["net.gsir", "-o", "absent/out.onnx"][..],
+        &["net.gsir", "-o", "absent/out.gsir"],
+        &["quantize", "net.gsir", "--data", "npz:good.npz", "-o", "absent/out.onnx"],
+        &["quantize", "net.gsir", "--data", "npz:good.npz", "-o", "out.onnx", "--report", "absent/r.json"],
+        &["eval", "net.gsir", "--data", "npz:good.npz", "--outputs", "absent/out.npz"],
+    ] {
+        let ended = gs_opt(dir, args);
+        let says = |text: &str| ended.stderr.contains(text);
+        assert!(says("absent/") && says("no folder absent") && says("mkdir -p absent"), "{}", ended.stderr);
+        assert!(!says(".tmp"), "{}", ended.stderr);
+    }
+    if Path::new("/dev/full").exists() {
+        for args in [
+            &["net.gsir", "-o", "/dev/full"][..],
+            &["eval", "net.gsir", "--data", "npz:good.npz", "--outputs", "/dev/full"],
+        ] {
+            refuses(dir, args, &["/dev/full", "No space left", "make room"]);
+        }
+    }
     for out in ["absent/out.onnx", "absent/out.gsir", "taken.onnx", "out.pb", "taken.gsir"] {
         let stem = out.trim_end_matches(".gsir");
         refuses(dir, &["net.gsir", "-o", out], &[stem]);
@@ -263,6 +284,52 @@ fn looking_things_up() {
     for word in ["ops", "passes", "rules", "targets"] {
         let json = succeeds(folder.path(), &[word, "--json"]);
         assert!(json.starts_with('[') && json.trim_end().ends_with(']'), "{json}");
+    }
+}
+
+/// `-` is GSIR text on standard input and output; what is said to people goes elsewhere then.
+#[test]
+fn standard_streams() {
+    let folder = folder();
+    let dir = folder.path();
+    let printed = succeeds(dir, &["net.gsir"]);
+    let piped = |args: &[&str], input: &str| {
+        let ended = gs_opt_with_input(dir, args, input);
+        assert_eq!(ended.status, Some(0), "{args:?}: {}", ended.stderr);
+        // Progress is for terminals.
+        assert!(!ended.stderr.contains(['\r', '\x1b']), "{args:?}: {}", ended.stderr);
+        ended
+    };
+    for args in [&["-"][..], &["-", "-o", "-"], &["net.gsir", "-o", "-"], &["-", "--pass=dce"]] {
+        assert_eq!(piped(args, &printed).stdout, printed, "{args:?}");
+    }
+    let said = piped(&["eval", "-", "--data", "npz:good.npz"], &printed).stdout;
+    assert!(said.contains("4 samples"), "{said}");
+    let quantised = piped(&["quantize", "-", "--data", "npz:good.npz", "-o", "-"], &printed);
+    assert!(quantised.stderr.contains("compute in integers"), "{}", quantised.stderr);
+    assert_eq!(piped(&["-"], &quantised.stdout).stdout, quantised.stdout);
+    let report = ["quantize", "-", "--data", "npz:good.npz", "-o", "out.onnx", "--report", "-"];
+    let json = piped(&report, &printed).stdout;
+    assert!(json.starts_with('{') && json.trim_end().ends_with('}'), "{json}");
+    fs::remove_file(dir.join("out.onnx")).expect("an output");
+    refuses(
+        dir,
+        &["quantize", "net.gsir", "--data", "npz:good.npz", "-o", "-", "--report", "-"],
+        &["standard output"],
+    );
+    for (input, words) in [("", "<stdin>:1"), ("gsir 1\ngraph @main(", "<stdin>:2")] {
+        let ended = gs_opt_with_input(dir, &["-", "-o", "out.onnx"], input);
+        assert!(ended.status == Some(1) && ended.stderr.contains(words), "{}", ended.stderr);
+    }
+}
+
+/// `gs-opt ops | head` is no error.
+#[test]
+fn a_reader_that_goes_away() {
+    let folder = folder();
+    for args in [&["ops"][..], &["net.gsir"], &["rules", "--json"], &["man"], &["completions", "bash"]] {
+        let ended = gs_opt_without_reader(folder.path(), args);
+        assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{args:?}");
     }
 }
 

@@ -22,6 +22,9 @@ pub enum DataError {
     /// The wish for `mean`, `std` or `raw255` is wrong, or does not fit the data.
     #[error("{0}")]
     Preprocess(#[from] PreprocessError),
+    /// An archive could not be written.
+    #[error("{0}")]
+    Output(#[from] crate::output::OutputError),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {

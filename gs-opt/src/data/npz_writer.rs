@@ -89,16 +89,15 @@ impl NpzWriter {
     /// The operating system's.
     pub fn finish(self) -> Result<()> {
         let path = self.path.clone();
-        let refused = |error: OutputError| DataError::Io { path: error.path, source: error.source };
-        let mut file = AtomicFile::create(&path).map_err(refused)?;
+        let mut file = AtomicFile::create(&path)?;
         // A pipe cannot be wound back to fill in lengths; they then follow the data.
         let written = if file.is_regular() {
             self.write(ZipWriter::new(BufWriter::new(file.file())))
         } else {
             self.write(ZipWriter::new_stream(BufWriter::new(file.file())))
         };
-        written.map_err(io_error(&path))?;
-        file.commit().map_err(refused)
+        written.map_err(|source| OutputError { path, source })?;
+        Ok(file.commit()?)
     }
 
     fn write<W: Write + Seek>(mut self, mut zip: ZipWriter<W>) -> io::Result<()> {
