@@ -5,6 +5,7 @@ use crate::exec::{ExecError, Executor, Plan, RunOutput, Tap, TensorSpec};
 use crate::tensor::Tensor;
 use gs_ir::{Dim, GlobalId, GraphId, Module, ValueId};
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a run over a data source ended.
@@ -58,6 +59,8 @@ pub struct StreamEnd {
     pub samples: usize,
     /// The last contents of each global that the graph updates.
     pub states: Vec<(GlobalId, Tensor)>,
+    /// Time spent in the network; reading the samples does not count.
+    pub time: Duration,
 }
 
 impl Stream<'_> {
@@ -88,7 +91,9 @@ impl Stream<'_> {
                 prepared = Some((specs, plan));
             }
             let Some((_, plan)) = prepared.as_mut() else { break };
+            let began = Instant::now();
             let output = plan.run(&inputs, tap)?;
+            end.time += began.elapsed();
             for (g, t) in &output.updates {
                 plan.set_global(*g, t)?;
             }

@@ -7,10 +7,10 @@ use crate::progress::Progress;
 use crate::say;
 use crate::source::{Samples, array_of};
 use crate::{executor, files, output};
-use gs_algos::calibrate::inputs_of;
-use gs_eval::{DataSource, Executor, Tensor, TensorSpec};
+use gs_eval::{DataSource, Executor, Stream, Tensor};
 use gs_ir::{Module, Phase};
-use std::time::{Duration, Instant};
+use std::ops::ControlFlow;
+use std::time::Duration;
 
 /// The target of networks that name none.
 const DEFAULT_TARGET: &str = "ort-cpu";
@@ -119,31 +119,30 @@ pub fn score(
     progress: &mut Progress,
     take: &mut dyn FnMut(&[Tensor]) -> Outcome<()>,
 ) -> Outcome<Score> {
-    let Some(main) = module.main() else { return Err(Failure::new("the network holds no graph")) };
-    let params = module.graph(main).params().to_vec();
+    let Some(graph) = module.main() else { return Err(Failure::new("the network holds no graph")) };
     let labels = samples.labels()?;
     let total = samples.len();
     let mut score = Score { right: labels.as_ref().map(|_| 0), ..Score::default() };
-    let mut plan = None;
-    while score.samples < total {
-        let range = score.samples..(score.samples + batch).min(total);
-        let inputs = inputs_of(module, &params, samples.batch(range.clone())?)?;
-        let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
-        if plan.as_ref().is_none_or(|(s, _)| *s != specs) {
-            plan = Some((specs.clone(), executor.prepare(module, main, &specs, &[])?));
-        }
-        let Some((_, plan)) = &mut plan else { break };
-        let start = Instant::now();
-        let output = plan.run(&inputs, &mut |_, _| {})?;
-        score.time += start.elapsed();
+    let mut failed = None;
+    let stream = Stream { executor, module, graph, batch, limit: None, taps: &[] };
+    let end = stream.run(samples, &mut |_, _| {}, &mut |fields, output| {
+        let rows = fields.first().and_then(|(_, t)| t.dims().first()).copied().unwrap_or(1);
+        let range = score.samples..score.samples + rows;
         if let (Some(right), Some(labels)) = (&mut score.right, &labels) {
             *right += count_right(output.results.first(), labels.get(range.clone()).unwrap_or(&[]));
         }
-        take(&output.results)?;
         score.samples = range.end;
         progress.tell("running", score.samples, total);
-    }
-    Ok(score)
+        match take(&output.results) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    score.time = end.time;
+    failed.map_or(Ok(score), Err)
 }
 
 /// How many rows have their (first) largest element at the label.

@@ -53,10 +53,14 @@ impl Kind {
 /// A file that cannot be read or is wrong; several diagnostics where there are several errors.
 pub fn read(path: &Path) -> Outcome<Module> {
     let mut module = match Kind::of(path)? {
-        Kind::Onnx => gs_onnx::import_file(path, &Registry::builtin()).map_err(|e| {
-            let (file, text) = (path.display().to_string(), e.to_string());
-            Failure::new(if text.contains(&file) { text } else { format!("{file}: {text}") })
-        })?,
+        Kind::Onnx => {
+            let module = gs_onnx::import_file(path, &Registry::builtin()).map_err(|e| {
+                let (file, text) = (path.display().to_string(), e.to_string());
+                Failure::new(if text.contains(&file) { text } else { format!("{file}: {text}") })
+            })?;
+            warn_of_opaque(path, &module);
+            module
+        }
         Kind::Gsir => {
             gs_text::read_file(path, &Registry::builtin()).map_err(|e| Failure::new(e.render(style())))?
         }
@@ -82,6 +86,21 @@ pub fn read(path: &Path) -> Outcome<Module> {
         Failure::new(format!("{}: {}", path.display(), lines.join("\n  ")))
     })?;
     Ok(module)
+}
+
+/// Nodes named in a warning.
+const NAMED: usize = 3;
+
+/// Says which nodes of an imported file are kept as they are, because no declared operator covers them.
+fn warn_of_opaque(path: &Path, module: &Module) {
+    let opaque: Vec<_> = module.kept.iter().filter(|(_, e)| module.str(e.code) == "opaque").collect();
+    for (node, entry) in opaque.iter().take(NAMED) {
+        let reason = entry.reason.map_or("", |r| module.str(r));
+        eprintln!("warning: {}: node \"{}\" stays as it is: {reason}", path.display(), module.str(**node));
+    }
+    if opaque.len() > NAMED {
+        eprintln!("warning: {}: {} more nodes stay as they are", path.display(), opaque.len() - NAMED);
+    }
 }
 
 /// Colours on a terminal.

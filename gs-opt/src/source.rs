@@ -4,7 +4,7 @@ use crate::cli::PreprocessArgs;
 use crate::data::{DType, Dataset, NamedArray, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{DataError, DataSource, Field, Tensor};
-use gs_ir::{ElemType, Literal, Module};
+use gs_ir::{Dim, ElemType, Literal, Module};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use std::sync::Arc;
 pub struct Samples {
     dataset: Arc<Dataset>,
     limit: usize,
-    /// The name of the network's only input, for arrays that have none.
-    input: String,
+    /// The name of the network's only input: that of a data set's only array, whatever it is called.
+    input: Option<String>,
 }
 
 impl Samples {
@@ -45,12 +45,54 @@ impl Samples {
             return Err(Failure::usage("--limit 0 leaves no samples").help("leave the option out to use all"));
         }
         let limit = limit.unwrap_or(usize::MAX).min(dataset.len());
-        Ok(Self { dataset: Arc::new(dataset), limit, input: inputs.first().cloned().unwrap_or_default() })
+        let single = inputs.len() == 1 && dataset.inputs().len() == 1;
+        let input = if single { inputs.first().cloned() } else { None };
+        let samples = Self { dataset: Arc::new(dataset), limit, input };
+        samples.check(module)?;
+        Ok(samples)
     }
 
     /// The first of these samples.
     pub fn first(&self, count: usize) -> Self {
         Self { dataset: self.dataset.clone(), limit: self.limit.min(count), input: self.input.clone() }
+    }
+
+    /// Whether the arrays fit the network's inputs, before anything runs.
+    fn check(&self, module: &Module) -> Outcome<()> {
+        let Some(main) = module.main() else { return Ok(()) };
+        let arrays = self.dataset.inputs();
+        for &p in module.graph(main).params() {
+            let input = module.str(module.value(p).name);
+            let found = arrays.iter().find(|a| self.name_of(a.name.as_deref()) == input);
+            let (Some(array), Some(wanted)) = (found, module.type_of(p).as_tensor()) else { continue };
+            let fits = wanted.elem == elem_of(array.dtype)
+                && module.type_of(p).dims().is_none_or(|dims| {
+                    let rest = dims.get(1..).unwrap_or_default();
+                    let same = |(d, &n): (&Dim, &usize)| d.as_const().is_none_or(|d| d == n as i64);
+                    dims.len() == array.item_shape.len() + 1 && rest.iter().zip(&array.item_shape).all(same)
+                });
+            if fits {
+                continue;
+            }
+            let shape: Vec<String> = array.item_shape.iter().map(|n| format!(", {n}")).collect();
+            return Err(Failure::new(format!(
+                "the data '{}' are {}[{}{}], but input `{input}` of the network is {}",
+                self.dataset.spec(),
+                array.dtype,
+                self.dataset.len(),
+                shape.concat(),
+                gs_text::gsir::type_text(module, module.type_of(p))
+            ))
+            .help(
+                "an array holds one sample per row of its first axis, in the form of the network's input",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The input that an array is for.
+    fn name_of<'a>(&'a self, array: Option<&'a str>) -> &'a str {
+        self.input.as_deref().or(array).unwrap_or_default()
     }
 
     /// The labels of all samples, where there are any.
@@ -95,7 +137,7 @@ impl DataSource for Samples {
 
 impl Samples {
     fn field(&self, array: NamedArray) -> Result<Field, DataError> {
-        let name = array.name.clone().unwrap_or_else(|| self.input.clone());
+        let name = self.name_of(array.name.as_deref()).to_owned();
         let dims: Vec<i64> = array.shape.iter().map(|&d| d as i64).collect();
         let literal = Literal::new(elem_of(array.dtype), dims, array.bytes);
         let tensor = Tensor::from_literal(&literal)?;

@@ -207,6 +207,55 @@ fn data_that_does_not_fit() {
     }
 }
 
+/// What does not fit is told with the data's name and both shapes, before anything runs.
+#[test]
+fn shapes_of_data_are_told_beside_those_of_the_network() {
+    let folder = folder();
+    let dir = folder.path();
+    samples(dir, "large.npz", &[4, 3, 9, 9], 0.0);
+    let doubles = NamedArray {
+        name: Some("x".to_owned()),
+        dtype: DType::F64,
+        shape: vec![1, 3, 8, 8],
+        bytes: vec![0; 1536],
+    };
+    let mut writer = NpzWriter::new(&dir.join("doubles.npz"));
+    writer.add(&doubles).expect("an array");
+    writer.finish().expect("an archive");
+    for (name, shape) in [("large", "f32[4, 3, 9, 9]"), ("doubles", "f64[1, 3, 8, 8]")] {
+        let spec = format!("npz:{name}.npz");
+        for args in [&["quantize", "-o", "out.onnx"][..], &["eval", "--outputs", "out.npz"]] {
+            let args = [args, &["net.gsir", "--data", &spec]].concat();
+            refuses(dir, &args, &[&spec, shape, "f32[N, 3, 8, 8]", "help:"]);
+        }
+    }
+}
+
+/// A network that takes batches of one size is run in such batches.
+#[test]
+fn a_fixed_batch() {
+    let folder = folder();
+    let dir = folder.path();
+    put(dir, "two.gsir", network("0.5").replace("[N,", "[2,").replace("dims N >= 1\n", ""));
+    succeeds(dir, &["eval", "two.gsir", "--data", "npz:good.npz", "--outputs", "two.npz"]);
+    succeeds(dir, &["eval", "net.gsir", "--data", "npz:good.npz", "--outputs", "all.npz"]);
+    let bytes = |name: &str| fs::read(dir.join(name)).expect("outputs");
+    assert!(bytes("two.npz") == bytes("all.npz"));
+    let args = ["eval", "two.gsir", "--data", "npz:good.npz", "--limit", "3"];
+    refuses(dir, &args, &["batches of 2", "3 samples"]);
+}
+
+/// A node that no declared operator covers is kept, and that is said, with the reason.
+#[test]
+fn nodes_that_stay_as_they_are() {
+    let Some(model) = data("onnx/eltwise_chanlast_custom.onnx") else { return };
+    let folder = folder();
+    let model = model.to_str().expect("a path of text");
+    let ended = gs_opt(folder.path(), &[model, "-o", "out.gsir"]);
+    assert!(ended.status == Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stays as it is: no such operator is declared"), "{}", ended.stderr);
+}
+
 #[test]
 fn weights_that_are_no_numbers() {
     let folder = folder();
