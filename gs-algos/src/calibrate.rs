@@ -58,9 +58,12 @@ pub enum CalibrateError {
     /// There is no quantiser.
     #[error("the module has no quantiser to calibrate; run `simqat` first")]
     NothingToDo,
-    /// No samples.
-    #[error("there are no calibration samples")]
-    NoSamples,
+    /// Not as many samples as one batch takes.
+    #[error("calibration needs at least one batch of {batch} samples")]
+    NoSamples {
+        /// Samples of a batch.
+        batch: usize,
+    },
     /// A field that the network needs is not in the data.
     #[error("the data has no field for the input `{input}`; it has: {fields}")]
     MissingInput {
@@ -235,9 +238,15 @@ fn run(
 ) -> Result<usize, CalibrateError> {
     let float = without_quantisers(module);
     let Some(main) = float.main() else { return Err(CalibrateError::NothingToDo) };
-    let total = options.limit.unwrap_or(usize::MAX).min(data.len());
+    let fixed = gs_eval::fixed_batch(&float, main);
+    let batch = fixed.unwrap_or(options.batch).max(1);
+    let mut total = options.limit.unwrap_or(usize::MAX).min(data.len());
+    if let Some(batch) = fixed {
+        // A rest that fills no batch cannot be run.
+        total -= total % batch;
+    }
     if total == 0 {
-        return Err(CalibrateError::NoSamples);
+        return Err(CalibrateError::NoSamples { batch });
     }
     let params = float.graph(main).params().to_vec();
     let mut taps: Vec<ValueId> = by_value.keys().copied().filter(|v| !params.contains(v)).collect();
@@ -245,7 +254,7 @@ fn run(
     let mut plan = None;
     let mut done = 0;
     while done < total {
-        let next = (done + options.batch.max(1)).min(total);
+        let next = (done + batch).min(total);
         let fields = data.batch(done..next)?;
         let inputs = inputs_of(&float, &params, fields)?;
         for (v, tensor) in params.iter().zip(&inputs) {

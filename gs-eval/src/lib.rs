@@ -31,6 +31,6 @@ pub use exec::{ContentsError, ExecError, Executor, Plan, RunOutput, Tap, TensorS
 pub use materialize::{Materializer, materialize};
 pub use ops::{EvalFn, OpCtx, OpError};
 pub use packed::extents;
-pub use stream::{Stream, StreamEnd, StreamError};
+pub use stream::{Stream, StreamEnd, StreamError, fixed_batch};
 pub use tensor::{Storage, Tensor, TensorError, count};
 pub use view::{Elements, TensorView};

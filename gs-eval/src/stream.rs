@@ -120,19 +120,17 @@ impl Stream<'_> {
     }
 
     fn batch_size(&self, samples: usize) -> Result<usize, StreamError> {
-        let first =
-            |p: &ValueId| self.module.type_of(*p).dims().and_then(|d| d.first()).and_then(Dim::as_const);
-        let fixed = self
-            .module
-            .graph(self.graph)
-            .params()
-            .iter()
-            .find_map(first)
-            .and_then(|b| usize::try_from(b).ok());
-        match fixed.filter(|&b| b > 0) {
+        match fixed_batch(self.module, self.graph) {
             Some(batch) if samples.is_multiple_of(batch) => Ok(batch),
             Some(batch) => Err(StreamError::Tail { batch, samples }),
             None => Ok(self.batch.max(1)),
         }
     }
+}
+
+/// The only batch size that a graph takes, where its inputs say one.
+pub fn fixed_batch(module: &Module, graph: GraphId) -> Option<usize> {
+    let first = |p: &ValueId| module.type_of(*p).dims().and_then(|d| d.first()).and_then(Dim::as_const);
+    let fixed = module.graph(graph).params().iter().find_map(first);
+    fixed.and_then(|b| usize::try_from(b).ok()).filter(|&b| b > 0)
 }

@@ -145,7 +145,7 @@ fn signal_to_noise(
     samples: &Samples,
     progress: &mut Progress,
 ) -> Outcome<Vec<(String, f64)>> {
-    let few = samples.first(COMPARED);
+    let few = samples.first(compared(float, samples.len()));
     let mut before: Vec<Vec<Tensor>> = Vec::new();
     score(float, in_float.as_ref(), &few, 64, progress, &mut |r| {
         before.push(r.to_vec());
@@ -171,6 +171,13 @@ fn signal_to_noise(
         .zip(sums)
         .map(|(n, (signal, noise))| (n, 10.0 * (signal / noise.max(1e-300)).log10()))
         .collect())
+}
+
+/// How many samples are compared: whole batches, where the network takes only those.
+fn compared(module: &Module, samples: usize) -> usize {
+    let batch = module.main().and_then(|main| gs_eval::fixed_batch(module, main)).unwrap_or(1);
+    let most = COMPARED.max(batch).min(samples);
+    most - most % batch
 }
 
 fn print_ledger(ledger: &Ledger, words: Words) {

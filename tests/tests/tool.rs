@@ -243,6 +243,13 @@ fn a_fixed_batch() {
     assert!(bytes("two.npz") == bytes("all.npz"));
     let args = ["eval", "two.gsir", "--data", "npz:good.npz", "--limit", "3"];
     refuses(dir, &args, &["batches of 2", "3 samples"]);
+    // Calibration leaves out what fills no batch.
+    for (limit, out) in [("3", "a.onnx"), ("2", "b.onnx")] {
+        succeeds(dir, &["quantize", "two.gsir", "--data", "npz:good.npz", "--limit", limit, "-o", out]);
+    }
+    assert!(bytes("a.onnx") == bytes("b.onnx"));
+    let args = ["quantize", "two.gsir", "--data", "npz:good.npz", "--limit", "1", "-o", "out.onnx"];
+    refuses(dir, &args, &["one batch of 2 samples"]);
 }
 
 /// A node that no declared operator covers is kept, and that is said, with the reason.
