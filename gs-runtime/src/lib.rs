@@ -7,6 +7,8 @@
 pub mod kernels;
 mod plan;
 
+pub use plan::{PlanReport, RuntimePlan, Why};
+
 use gs_eval::{Evaluator, ExecError, Executor, Plan, TensorSpec};
 use gs_ir::{GraphId, Module, SymbolId, ValueId};
 use kernels::Kernels;
@@ -43,6 +45,28 @@ impl Runtime {
         Ok(Self { kernels, pool, reference: Evaluator::new() })
     }
 
+    /// As [`Executor::prepare`], giving a plan that can be looked at.
+    ///
+    /// # Errors
+    /// As [`Executor::prepare`].
+    pub fn plan<'a>(
+        &'a self,
+        module: &'a Module,
+        graph: GraphId,
+        inputs: &[TensorSpec],
+        taps: &[ValueId],
+    ) -> Result<RuntimePlan<'a>, ExecError> {
+        let mut symbols: FxHashMap<SymbolId, i64> = FxHashMap::default();
+        for (&p, spec) in module.graph(graph).params().iter().zip(inputs) {
+            for (d, &n) in module.type_of(p).dims().unwrap_or(&[]).iter().zip(&spec.dims) {
+                if let Some(s) = d.as_symbol() {
+                    symbols.insert(s, i64::try_from(n).unwrap_or(i64::MAX));
+                }
+            }
+        }
+        RuntimePlan::new(self, module, graph, inputs, symbols, taps)
+    }
+
     pub(crate) fn kernels(&self) -> Kernels {
         self.kernels
     }
@@ -70,15 +94,7 @@ impl Executor for Runtime {
         if regions {
             return Ok(checked);
         }
-        let mut symbols: FxHashMap<SymbolId, i64> = FxHashMap::default();
-        for (&p, spec) in module.graph(graph).params().iter().zip(inputs) {
-            for (d, &n) in module.type_of(p).dims().unwrap_or(&[]).iter().zip(&spec.dims) {
-                if let Some(s) = d.as_symbol() {
-                    symbols.insert(s, i64::try_from(n).unwrap_or(i64::MAX));
-                }
-            }
-        }
         drop(checked);
-        Ok(Box::new(plan::RuntimePlan::new(self, module, graph, inputs, symbols, taps)?))
+        Ok(Box::new(self.plan(module, graph, inputs, taps)?))
     }
 }

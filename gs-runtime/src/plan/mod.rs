@@ -2,10 +2,13 @@
 
 mod buffer;
 mod build;
+mod fuse;
 mod kernel;
+mod layout;
 mod moves;
 mod plain;
 mod recipe;
+mod report;
 mod segment;
 mod slot;
 
@@ -14,12 +17,13 @@ use crate::kernels::KernelError;
 use build::{Planner, Stage};
 use gs_eval::{Evaluator, ExecError, Materializer, Plan, RunOutput, Tap, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module, SymbolId, ValueId};
+pub use report::{PlanReport, Why};
 use rustc_hash::{FxHashMap, FxHashSet};
 use segment::Worker;
 use std::sync::Mutex;
 
 /// A graph made ready for batches of one size.
-pub(crate) struct RuntimePlan<'a> {
+pub struct RuntimePlan<'a> {
     runtime: &'a Runtime,
     module: &'a Module,
     graph: GraphId,
@@ -83,20 +87,28 @@ impl<'a> RuntimePlan<'a> {
         self.constants.clear();
         let mut read: Vec<ValueId> = g.results().chain(g.updates().map(|u| u.1)).collect();
         for stage in &self.stages {
-            if let Stage::Single(op) = stage {
+            if let Stage::Single(op, _) = stage {
                 read.extend(self.module.op(*op).present_operands());
             }
         }
         for v in read {
-            if let Some(global) = self.module.as_global(v) {
-                let tensor = match self.overrides.get(&global) {
-                    Some(t) => t.clone(),
-                    None => planner.materializer.tensor(global)?,
-                };
+            if let Some(tensor) = planner.constant(v)? {
                 self.constants.insert(v, tensor);
             }
         }
         Ok(())
+    }
+
+    /// What was made of the graph: which operations no kernel runs, and why.
+    pub fn report(&self) -> PlanReport {
+        let mut report = PlanReport::default();
+        for stage in &self.stages {
+            match stage {
+                Stage::Segment(segment) => report.segments.push(segment.ops()),
+                Stage::Single(op, why) => report.fallbacks.push((*op, why.clone())),
+            }
+        }
+        report
     }
 
     /// How often each value is still to be read, results and taps included.
@@ -109,7 +121,7 @@ impl<'a> RuntimePlan<'a> {
         for stage in &self.stages {
             match stage {
                 Stage::Segment(s) => s.inputs.iter().for_each(|(v, _)| *readers.entry(*v).or_default() += 1),
-                Stage::Single(op) => {
+                Stage::Single(op, _) => {
                     self.module.op(*op).present_operands().for_each(|v| *readers.entry(v).or_default() += 1);
                 }
             }
@@ -145,7 +157,7 @@ impl<'a> RuntimePlan<'a> {
                         .map_err(|e: KernelError| ExecError::Backend(e.to_string()))?;
                     (segment.outputs.iter().map(|o| o.0).zip(made).collect::<Vec<_>>(), read)
                 }
-                Stage::Single(op) => {
+                Stage::Single(op, _) => {
                     let data = self.module.op(*op);
                     let operands: Result<Vec<Option<Tensor>>, ExecError> = data
                         .operands()

@@ -6,12 +6,14 @@ use super::kernel::Kernel;
 use super::slot::{Code, Layout, Slot};
 use crate::kernels::{KernelError, Kernels, Scratch, to_channels_first, to_channels_last};
 use gs_eval::{Elements, Storage, Tensor};
-use gs_ir::ValueId;
+use gs_ir::{OpId, ValueId};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
 /// One kernel with the values it reads and the one it writes.
 pub(crate) struct Step {
+    /// The operation that the kernel was chosen for; others may have gone into it.
+    pub(crate) op: OpId,
     pub(crate) kernel: Kernel,
     pub(crate) reads: Vec<usize>,
     pub(crate) write: usize,
@@ -49,6 +51,11 @@ enum Part<'o> {
 }
 
 impl Segment {
+    /// The operations whose kernels are run, in order.
+    pub(crate) fn ops(&self) -> Vec<OpId> {
+        self.steps.iter().map(|s| s.op).collect()
+    }
+
     /// Runs `batch` samples. `inputs` are whole batches in the order of [`Segment::inputs`].
     ///
     /// # Errors
