@@ -1,12 +1,12 @@
 //! Symbolic dimensions in a run: each is bound where a tensor first shows its value, and must have it everywhere.
 
 use crate::evaluator::Precision;
-use crate::exec::TensorSpec;
-use gs_ir::{SymbolId, Type};
+use crate::exec::{ExecError, TensorSpec, describe};
+use gs_ir::{GraphId, Module, SymbolId, Type, ValueId};
 use rustc_hash::FxHashMap;
 
 /// Values of symbols.
-pub(crate) type Bindings = FxHashMap<SymbolId, i64>;
+pub type Bindings = FxHashMap<SymbolId, i64>;
 
 /// How a tensor contradicts a declared type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,50 @@ pub(crate) fn bind(
         }
     }
     Ok(())
+}
+
+/// Checks inputs against a graph's parameters and gives the values of the symbols that they determine.
+///
+/// # Errors
+/// Where the graph is not live, or inputs do not fit it or each other.
+pub fn bind_inputs(
+    module: &Module,
+    graph: GraphId,
+    inputs: &[TensorSpec],
+    precision: Precision,
+) -> Result<Bindings, ExecError> {
+    if !module.graph(graph).live {
+        return Err(ExecError::Graph);
+    }
+    let params = module.graph(graph).params();
+    if params.len() != inputs.len() {
+        return Err(ExecError::InputCount { expected: params.len(), found: inputs.len() });
+    }
+    let mut bindings = Bindings::default();
+    // Twice: an expression may stand before the symbol that it needs.
+    for _ in 0..2 {
+        for (i, (&param, found)) in params.iter().zip(inputs).enumerate() {
+            let fits = bind(&mut bindings, module.type_of(param), found, precision);
+            fits.map_err(|m| input_error(module, param, i, found, m))?;
+        }
+    }
+    Ok(bindings)
+}
+
+fn input_error(module: &Module, param: ValueId, index: usize, found: &TensorSpec, m: Misfit) -> ExecError {
+    let name = match module.str(module.value(param).name) {
+        "" => index.to_string(),
+        name => name.to_owned(),
+    };
+    match m {
+        Misfit::Type => {
+            ExecError::Input { name, expected: describe(module, module.type_of(param)), found: found.clone() }
+        }
+        Misfit::Symbol(s, first, second) => {
+            let symbol = module.symbol_info(s).name.map_or("?", |n| module.str(n)).to_owned();
+            ExecError::Symbol { symbol, first, second, value: name }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -137,6 +137,11 @@ impl Evaluator {
         }
     }
 
+    /// The most elements that a tensor may have.
+    pub fn max_elements(&self) -> usize {
+        self.max_elements
+    }
+
     pub(crate) fn limits(&self) -> (usize, u64) {
         (self.max_elements, self.max_steps)
     }

@@ -10,10 +10,9 @@ mod plan;
 pub use plan::{PlanReport, RuntimePlan, Why};
 
 use gs_eval::{Evaluator, ExecError, Executor, Plan, TensorSpec};
-use gs_ir::{GraphId, Module, SymbolId, ValueId};
+use gs_ir::{GraphId, Module, ValueId};
 use kernels::Kernels;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use rustc_hash::FxHashMap;
 
 /// Runs modules with the processor's kernels.
 pub struct Runtime {
@@ -56,19 +55,15 @@ impl Runtime {
         inputs: &[TensorSpec],
         taps: &[ValueId],
     ) -> Result<RuntimePlan<'a>, ExecError> {
-        let mut symbols: FxHashMap<SymbolId, i64> = FxHashMap::default();
-        for (&p, spec) in module.graph(graph).params().iter().zip(inputs) {
-            for (d, &n) in module.type_of(p).dims().unwrap_or(&[]).iter().zip(&spec.dims) {
-                if let Some(s) = d.as_symbol() {
-                    symbols.insert(s, i64::try_from(n).unwrap_or(i64::MAX));
-                }
-            }
-        }
-        RuntimePlan::new(self, module, graph, inputs, symbols, taps)
+        RuntimePlan::new(self, module, graph, inputs, taps)
     }
 
     pub(crate) fn kernels(&self) -> Kernels {
         self.kernels
+    }
+
+    pub(crate) fn reference(&self) -> &Evaluator {
+        &self.reference
     }
 
     pub(crate) fn pool(&self) -> &ThreadPool {
@@ -88,13 +83,6 @@ impl Executor for Runtime {
         inputs: &[TensorSpec],
         taps: &[ValueId],
     ) -> Result<Box<dyn Plan + 'a>, ExecError> {
-        // The evaluator's own plan checks inputs and operations; where regions occur it also runs them.
-        let checked = self.reference.prepare(module, graph, inputs, taps)?;
-        let regions = module.ops_in(graph).any(|op| !module.op(op).regions().is_empty());
-        if regions {
-            return Ok(checked);
-        }
-        drop(checked);
         Ok(Box::new(self.plan(module, graph, inputs, taps)?))
     }
 }

@@ -8,27 +8,30 @@ use super::report::Why;
 use super::segment::Segment;
 use super::slot::{Code, Slot};
 use crate::kernels::Kernels;
-use gs_eval::{ExecError, Materializer, Tensor};
+use gs_eval::{Bindings, Evaluator, ExecError, Materializer, OpPlan, Tensor, makes_any, reads};
 use gs_ir::registry::Traits;
 use gs_ir::{ElemType, GlobalId, GraphId, Module, OpId, SymbolId, Use, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What is run after what.
-pub(crate) enum Stage {
+pub(crate) enum Stage<'m> {
     /// Operations that kernels run, sample by sample.
     Segment(Box<Segment>),
-    /// One operation that the reference evaluator runs on the whole batch, and why.
-    Single(OpId, Why),
+    /// One operation, with its regions, that the reference evaluator runs on the whole batch, and why.
+    Single(Box<OpPlan<'m>>, Why),
 }
 
 /// Everything that a plan is made from.
-pub(crate) struct Planner<'m> {
+pub(crate) struct Planner<'m, 't> {
     pub(crate) module: &'m Module,
     pub(crate) kernels: Kernels,
+    pub(crate) reference: &'m Evaluator,
     pub(crate) batch: usize,
-    pub(crate) symbols: FxHashMap<SymbolId, i64>,
+    pub(crate) symbols: Bindings,
     /// Values that must be at hand at the end: results, updates, taps.
     pub(crate) wanted: FxHashSet<ValueId>,
+    /// Values that are watched.
+    pub(crate) taps: &'t FxHashSet<ValueId>,
     /// Contents that differ from the module's.
     pub(crate) overrides: FxHashMap<GlobalId, Tensor>,
     pub(crate) materializer: Materializer<'m>,
@@ -44,13 +47,13 @@ pub(crate) struct Draft {
     pub(crate) write: ValueId,
 }
 
-impl Planner<'_> {
+impl<'m> Planner<'m, '_> {
     /// Plans the operations of a graph that wanted values need. Those that kernels run one after the other make a
     /// segment.
     ///
     /// # Errors
     /// Contents of a constant that cannot be made.
-    pub(crate) fn stages(&mut self, graph: GraphId) -> Result<Vec<Stage>, ExecError> {
+    pub(crate) fn stages(&mut self, graph: GraphId) -> Result<Vec<Stage<'m>>, ExecError> {
         let mut stages = Vec::new();
         let ops = self.needed(graph).into_iter().map(|op| (op, None)).collect();
         self.gather(ops, &mut stages)?;
@@ -63,9 +66,9 @@ impl Planner<'_> {
         let all: Vec<OpId> = self.module.ops_in(graph).collect();
         let mut ops = Vec::new();
         for &op in all.iter().rev() {
-            let data = self.module.op(op);
-            if data.results().iter().any(|v| live.contains(v)) {
-                live.extend(data.present_operands());
+            let results = self.module.op(op).results();
+            if results.iter().any(|v| live.contains(v)) || makes_any(self.module, op, self.taps) {
+                live.extend(reads(self.module, op));
                 ops.push(op);
             }
         }
@@ -74,7 +77,11 @@ impl Planner<'_> {
     }
 
     /// Makes segments of operations. Those that were refused before come with the reason.
-    fn gather(&mut self, ops: Vec<(OpId, Option<Why>)>, stages: &mut Vec<Stage>) -> Result<(), ExecError> {
+    fn gather(
+        &mut self,
+        ops: Vec<(OpId, Option<Why>)>,
+        stages: &mut Vec<Stage<'m>>,
+    ) -> Result<(), ExecError> {
         let mut group = Vec::new();
         for (op, refused) in ops {
             let draft = match refused {
@@ -85,7 +92,8 @@ impl Planner<'_> {
                 Ok(draft) => group.push(draft),
                 Err(why) => {
                     self.close(std::mem::take(&mut group), stages)?;
-                    stages.push(Stage::Single(op, why));
+                    let single = OpPlan::new(self.reference, self.module, op, self.taps)?;
+                    stages.push(Stage::Single(Box::new(single), why));
                 }
             }
         }
@@ -94,7 +102,7 @@ impl Planner<'_> {
 
     /// Makes a segment of the operations gathered so far. It alone is split, at all operations at once that turn out
     /// to be refused, so that no weights are packed more often than that.
-    fn close(&mut self, group: Vec<Draft>, stages: &mut Vec<Stage>) -> Result<(), ExecError> {
+    fn close(&mut self, group: Vec<Draft>, stages: &mut Vec<Stage<'m>>) -> Result<(), ExecError> {
         if group.is_empty() {
             return Ok(());
         }
@@ -170,7 +178,9 @@ impl Planner<'_> {
         let dims = dims?;
         let (&first, rest) = dims.split_first()?;
         let count = rest.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-        (first == self.batch && count > 0).then(|| Slot::new(code, rest.to_vec()))
+        // Larger ones are left to the evaluator, which says so.
+        let small = count.checked_mul(first).is_some_and(|n| n <= self.reference.max_elements());
+        (first == self.batch && count > 0 && small).then(|| Slot::new(code, rest.to_vec()))
     }
 
     /// The symbol that counts the samples, if the batch is one symbol.

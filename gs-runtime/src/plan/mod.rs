@@ -15,11 +15,14 @@ mod slot;
 use crate::Runtime;
 use crate::kernels::KernelError;
 use build::{Planner, Stage};
-use gs_eval::{Evaluator, ExecError, Materializer, Plan, RunOutput, Tap, Tensor, TensorSpec};
-use gs_ir::{GlobalId, GraphId, Module, SymbolId, ValueId};
+use gs_eval::{
+    Bindings, ExecError, Materializer, OpPlan, Plan, Precision, RunOutput, Tap, Tensor, TensorSpec,
+    bind_inputs,
+};
+use gs_ir::{GlobalId, GraphId, Module, ValueId};
 pub use report::{PlanReport, Why};
 use rustc_hash::{FxHashMap, FxHashSet};
-use segment::Worker;
+use segment::{Segment, Worker};
 use std::sync::Mutex;
 
 /// A graph made ready for batches of one size.
@@ -30,24 +33,29 @@ pub struct RuntimePlan<'a> {
     specs: Vec<TensorSpec>,
     taps: FxHashSet<ValueId>,
     batch: usize,
-    symbols: FxHashMap<SymbolId, i64>,
-    stages: Vec<Stage>,
-    /// Constants that single operations read.
+    symbols: Bindings,
+    stages: Vec<Stage<'a>>,
+    /// How often each value is read by stages, as a result or as an update.
+    readers: FxHashMap<ValueId, usize>,
+    /// Globals that single operations read, or that are results, updates or watched.
     constants: FxHashMap<ValueId, Tensor>,
     overrides: FxHashMap<GlobalId, Tensor>,
     workers: Vec<Mutex<Worker>>,
 }
 
 impl<'a> RuntimePlan<'a> {
-    /// Plans a graph. Inputs were checked against their declared types.
+    /// Plans a graph.
+    ///
+    /// # Errors
+    /// Where inputs do not fit the graph, an operation cannot be run, or contents of a global cannot be made.
     pub(crate) fn new(
         runtime: &'a Runtime,
         module: &'a Module,
         graph: GraphId,
         specs: &[TensorSpec],
-        symbols: FxHashMap<SymbolId, i64>,
         taps: &[ValueId],
     ) -> Result<Self, ExecError> {
+        let symbols = bind_inputs(module, graph, specs, Precision::Native)?;
         // The first axis of the first input that has one counts the samples.
         let batch = specs.iter().find_map(|s| s.dims.first().copied()).unwrap_or(1);
         let workers = (0..runtime.threads()).map(|_| Mutex::new(Worker::default())).collect();
@@ -60,6 +68,7 @@ impl<'a> RuntimePlan<'a> {
             batch,
             symbols,
             stages: Vec::new(),
+            readers: FxHashMap::default(),
             constants: FxHashMap::default(),
             overrides: FxHashMap::default(),
             workers,
@@ -69,34 +78,42 @@ impl<'a> RuntimePlan<'a> {
     }
 
     fn make(&mut self) -> Result<(), ExecError> {
-        let g = self.module.graph(self.graph);
-        let wanted: FxHashSet<ValueId> =
-            g.results().chain(g.updates().map(|u| u.1)).chain(self.taps.iter().copied()).collect();
+        let last: Vec<ValueId> = self.last().collect();
+        let wanted = last.iter().copied().chain(self.taps.iter().copied()).collect();
         let mut planner = Planner {
             module: self.module,
             kernels: self.runtime.kernels(),
+            reference: self.runtime.reference(),
             batch: self.batch,
             symbols: self.symbols.clone(),
             wanted,
+            taps: &self.taps,
             overrides: self.overrides.clone(),
             materializer: Materializer::new(self.module),
             constants: FxHashMap::default(),
         };
-        self.stages = planner.stages(self.graph)?;
-        // Constants of kernels are packed by now; those that single operations and results read are kept.
-        self.constants.clear();
-        let mut read: Vec<ValueId> = g.results().chain(g.updates().map(|u| u.1)).collect();
-        for stage in &self.stages {
-            if let Stage::Single(op, _) = stage {
-                read.extend(self.module.op(*op).present_operands());
-            }
+        let stages = planner.stages(self.graph)?;
+        let mut readers: FxHashMap<ValueId, usize> = FxHashMap::default();
+        for v in stages.iter().flat_map(reads).chain(last) {
+            *readers.entry(v).or_default() += 1;
         }
+        // Constants of kernels are packed by now; those that single operations and results read are kept.
+        let mut read: Vec<ValueId> = readers.keys().chain(&self.taps).copied().collect();
+        read.sort_unstable();
+        let mut constants = FxHashMap::default();
         for v in read {
             if let Some(tensor) = planner.constant(v)? {
-                self.constants.insert(v, tensor);
+                constants.insert(v, tensor);
             }
         }
+        (self.stages, self.readers, self.constants) = (stages, readers, constants);
         Ok(())
+    }
+
+    /// The graph's results and updates.
+    fn last(&self) -> impl Iterator<Item = ValueId> + use<'a> {
+        let g = self.module.graph(self.graph);
+        g.results().chain(g.updates().map(|u| u.1))
     }
 
     /// What was made of the graph: which operations no kernel runs, and why.
@@ -105,88 +122,70 @@ impl<'a> RuntimePlan<'a> {
         for stage in &self.stages {
             match stage {
                 Stage::Segment(segment) => report.segments.push(segment.ops()),
-                Stage::Single(op, why) => report.fallbacks.push((*op, why.clone())),
+                Stage::Single(op, why) => report.fallbacks.push((op.op(), why.clone())),
             }
         }
         report
     }
 
-    /// How often each value is still to be read, results and taps included.
-    fn readers(&self) -> FxHashMap<ValueId, usize> {
-        let mut readers: FxHashMap<ValueId, usize> = FxHashMap::default();
-        let g = self.module.graph(self.graph);
-        for v in g.results().chain(g.updates().map(|u| u.1)) {
-            *readers.entry(v).or_default() += 1;
-        }
-        for stage in &self.stages {
-            match stage {
-                Stage::Segment(s) => s.inputs.iter().for_each(|(v, _)| *readers.entry(*v).or_default() += 1),
-                Stage::Single(op, _) => {
-                    self.module.op(*op).present_operands().for_each(|v| *readers.entry(v).or_default() += 1);
-                }
-            }
-        }
-        readers
-    }
-
-    fn run_stages(
-        &self,
-        inputs: &[Tensor],
-        tap: &mut Tap<'_>,
-    ) -> Result<FxHashMap<ValueId, Tensor>, ExecError> {
-        let mut readers = self.readers();
-        let mut values: FxHashMap<ValueId, Tensor> = self.constants.clone();
+    fn run_stages(&self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<Values<'_>, ExecError> {
+        let mut values = Values { constants: &self.constants, computed: FxHashMap::default() };
+        let mut readers = self.readers.clone();
         let mut symbols = self.symbols.clone();
-        let params = self.module.graph(self.graph).params();
-        for (&v, t) in params.iter().zip(inputs) {
+        let mut watched: Vec<_> = self.constants.iter().filter(|(v, _)| self.taps.contains(v)).collect();
+        watched.sort_unstable_by_key(|(v, _)| **v);
+        for (&v, t) in watched {
+            tap(v, t.view());
+        }
+        for (&v, t) in self.module.graph(self.graph).params().iter().zip(inputs) {
             self.tell(v, t, tap);
-            values.insert(v, t.clone());
+            values.computed.insert(v, t.clone());
         }
         for stage in &self.stages {
-            let (made, read) = match stage {
-                Stage::Segment(segment) => {
-                    let read: Vec<ValueId> = segment.inputs.iter().map(|i| i.0).collect();
-                    let tensors: Result<Vec<&Tensor>, ExecError> =
-                        read.iter().map(|v| values.get(v).ok_or(ExecError::Undefined(*v))).collect();
-                    let tensors = tensors?;
-                    let run = || segment.run(self.runtime.kernels(), self.batch, &tensors, &self.workers);
-                    let made = self
-                        .runtime
-                        .pool()
-                        .install(run)
-                        .map_err(|e: KernelError| ExecError::Backend(e.to_string()))?;
-                    (segment.outputs.iter().map(|o| o.0).zip(made).collect::<Vec<_>>(), read)
-                }
-                Stage::Single(op, _) => {
-                    let data = self.module.op(*op);
-                    let operands: Result<Vec<Option<Tensor>>, ExecError> = data
-                        .operands()
-                        .map(|v| {
-                            v.map(|v| values.get(&v).cloned().ok_or(ExecError::Undefined(v))).transpose()
-                        })
-                        .collect();
-                    let made = Evaluator::new()
-                        .eval_op(self.module, *op, &operands?, &|s| symbols.get(&s).copied())?;
-                    (data.results().iter().copied().zip(made).collect(), data.present_operands().collect())
-                }
+            let made = match stage {
+                Stage::Segment(segment) => self.run_segment(segment, &values)?,
+                Stage::Single(op, _) => self.run_single(op, &values, &mut symbols, tap)?,
             };
             for (v, t) in made {
-                if v.is_none() {
-                    continue;
-                }
-                bind(self.module, v, &t, &mut symbols);
                 self.tell(v, &t, tap);
-                values.insert(v, t);
+                if readers.contains_key(&v) {
+                    values.computed.insert(v, t);
+                }
             }
-            for v in read {
+            for v in reads(stage) {
                 let left = readers.entry(v).or_default();
                 *left = left.saturating_sub(1);
-                if *left == 0 && self.module.as_global(v).is_none() {
-                    values.remove(&v);
+                if *left == 0 {
+                    values.computed.remove(&v);
                 }
             }
         }
         Ok(values)
+    }
+
+    fn run_segment(
+        &self,
+        segment: &Segment,
+        values: &Values<'_>,
+    ) -> Result<Vec<(ValueId, Tensor)>, ExecError> {
+        let read = segment.inputs.iter().map(|&(v, _)| values.get(v));
+        let tensors: Vec<&Tensor> = read.collect::<Result<_, _>>()?;
+        let run = || segment.run(self.runtime.kernels(), self.batch, &tensors, &self.workers);
+        let made = self.runtime.pool().install(run);
+        let made = made.map_err(|e: KernelError| ExecError::Backend(e.to_string()))?;
+        Ok(segment.outputs.iter().map(|o| o.0).zip(made).collect())
+    }
+
+    fn run_single(
+        &self,
+        op: &OpPlan<'_>,
+        values: &Values<'_>,
+        symbols: &mut Bindings,
+        tap: &mut Tap<'_>,
+    ) -> Result<Vec<(ValueId, Tensor)>, ExecError> {
+        let made = op.run(&|v| values.get(v).ok().cloned(), symbols, tap)?;
+        let results = self.module.op(op.op()).results().iter().copied();
+        Ok(results.zip(made).filter(|(v, _)| !v.is_none()).collect())
     }
 
     fn tell(&self, value: ValueId, tensor: &Tensor, tap: &mut Tap<'_>) {
@@ -196,13 +195,24 @@ impl<'a> RuntimePlan<'a> {
     }
 }
 
-/// Learns the values of symbols that stand alone in a computed value's type.
-fn bind(module: &Module, value: ValueId, tensor: &Tensor, symbols: &mut FxHashMap<SymbolId, i64>) {
-    let Some(dims) = module.type_of(value).dims() else { return };
-    for (d, &n) in dims.iter().zip(tensor.dims()) {
-        if let Some(s) = d.as_symbol() {
-            symbols.entry(s).or_insert(n as i64);
-        }
+/// The values of a run that are at hand.
+struct Values<'p> {
+    constants: &'p FxHashMap<ValueId, Tensor>,
+    computed: FxHashMap<ValueId, Tensor>,
+}
+
+impl Values<'_> {
+    fn get(&self, value: ValueId) -> Result<&Tensor, ExecError> {
+        let found = self.computed.get(&value).or_else(|| self.constants.get(&value));
+        found.ok_or(ExecError::Undefined(value))
+    }
+}
+
+/// What a stage reads.
+fn reads<'s>(stage: &'s Stage<'_>) -> Box<dyn Iterator<Item = ValueId> + 's> {
+    match stage {
+        Stage::Segment(segment) => Box::new(segment.inputs.iter().map(|i| i.0)),
+        Stage::Single(op, _) => Box::new(op.reads().iter().copied()),
     }
 }
 
@@ -221,11 +231,10 @@ impl Plan for RuntimePlan<'_> {
         }
         let values = self.run_stages(inputs, tap)?;
         let g = self.module.graph(self.graph);
-        let of = |v: ValueId| values.get(&v).cloned().ok_or(ExecError::Undefined(v));
-        let results: Result<Vec<Tensor>, ExecError> = g.results().map(of).collect();
-        let updates: Result<Vec<_>, ExecError> =
-            g.updates().map(|(global, v)| Ok((global, of(v)?))).collect();
-        Ok(RunOutput { results: results?, taps: Vec::new(), updates: updates? })
+        let results = g.results().map(|v| values.get(v).cloned()).collect::<Result<_, _>>()?;
+        let updates = g.updates().map(|(global, v)| Ok((global, values.get(v)?.clone())));
+        let updates = updates.collect::<Result<_, ExecError>>()?;
+        Ok(RunOutput { results, taps: Vec::new(), updates })
     }
 
     fn set_global(&mut self, global: GlobalId, contents: &Tensor) -> Result<(), ExecError> {

@@ -3,3 +3,4 @@
 mod common;
 mod moves;
 mod plans;
+mod regions;
