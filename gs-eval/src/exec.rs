@@ -51,7 +51,7 @@ pub type Tap<'t> = dyn FnMut(ValueId, TensorView<'_>) + 't;
 /// Something that can run modules.
 pub trait Executor: Send + Sync {
     /// Makes a plan for one graph, inputs of these extents and these tapped values. Globals are read now: a plan
-    /// does not see later changes of the module, except through [`Plan::set_global`].
+    /// does not see later changes of the module, except through [`Plan::set_globals`].
     ///
     /// # Errors
     /// Where inputs do not fit the graph's declared ones, an operation cannot be run, or contents are missing.
@@ -97,12 +97,22 @@ pub trait Plan: Send {
     /// Where the inputs are not those that the plan was made for, or an operation fails on these values.
     fn run(&mut self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<RunOutput, ExecError>;
 
-    /// Lets the following runs read other contents of a global, of the same element type and extents (a state that
-    /// was updated, a weight that is being trained or tried out). The module is not changed.
+    /// Lets the following runs read other contents of globals (states that were updated, weights that are being trained
+    /// or tried out). What is derived from them follows, except where it was set itself. The module is not changed.
+    /// Globals that the graph does not read make no difference.
     ///
     /// # Errors
-    /// Where the contents do not fit the global's type. A global that the graph does not read is ignored.
-    fn set_global(&mut self, global: GlobalId, contents: &Tensor) -> Result<(), ExecError>;
+    /// Where contents are not of their global's element type and extents; then none of them is set. What cannot be
+    /// derived from the new contents is an error of the next run.
+    fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError>;
+
+    /// As [`Self::set_globals`], for one.
+    ///
+    /// # Errors
+    /// As [`Self::set_globals`].
+    fn set_global(&mut self, global: GlobalId, contents: &Tensor) -> Result<(), ExecError> {
+        self.set_globals(&[(global, contents.clone())])
+    }
 }
 
 /// Why a module could not be run.

@@ -2,13 +2,14 @@
 
 use crate::arith::Arithmetic;
 use crate::evaluator::{Evaluator, Precision};
-use crate::exec::ContentsError;
+use crate::exec::{ContentsError, ExecError, TensorSpec};
 use crate::ops::{Budget, OpCtx, OpError};
 use crate::random::sample;
 use crate::tensor::{Tensor, TensorError};
 use gs_ir::{Derived, GlobalId, Init, Module, TensorData, Type};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 /// Makes contents of globals one at a time, in any order. What several globals are derived from is computed once and
 /// kept (up to a limit); everything else is let go as soon as it was used, so that writing a network out takes the
@@ -16,8 +17,10 @@ use std::cell::{Cell, RefCell};
 pub struct Materializer<'m> {
     module: &'m Module,
     evaluator: Option<&'m Evaluator>,
-    /// How many operands of derived globals read each global.
-    readers: FxHashMap<GlobalId, usize>,
+    /// The derived globals that read each global, once for each operand.
+    readers: FxHashMap<GlobalId, Vec<GlobalId>>,
+    /// Contents that were set in the place of the module's.
+    set: FxHashMap<GlobalId, Tensor>,
     kept: FxHashMap<GlobalId, Tensor>,
     kept_elements: usize,
 }
@@ -38,15 +41,62 @@ impl<'m> Materializer<'m> {
     }
 
     fn make(module: &'m Module, evaluator: Option<&'m Evaluator>) -> Self {
-        let mut readers = FxHashMap::default();
-        for (_, global) in module.globals() {
+        let mut readers: FxHashMap<GlobalId, Vec<GlobalId>> = FxHashMap::default();
+        for (id, global) in module.globals() {
             if let Init::Derived(d) = &global.init {
                 for g in d.operands.iter().flatten() {
-                    *readers.entry(*g).or_insert(0) += 1;
+                    readers.entry(*g).or_default().push(id);
                 }
             }
         }
-        Self { module, evaluator, readers, kept: FxHashMap::default(), kept_elements: 0 }
+        let (set, kept) = (FxHashMap::default(), FxHashMap::default());
+        Self { module, evaluator, readers, set, kept, kept_elements: 0 }
+    }
+
+    /// Puts contents in the place of the module's. What is derived from them follows, except where it was set itself.
+    /// A global without fixed extents is passed over: it has no contents. Returns the globals whose contents are others
+    /// now, in order.
+    ///
+    /// # Errors
+    /// Contents that are not of the global's type; then nothing is set.
+    pub fn set(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<Vec<GlobalId>, ExecError> {
+        let mut fitting = Vec::with_capacity(contents.len());
+        for (global, tensor) in contents {
+            let Ok((elem, dims)) = self.declared(*global) else { continue };
+            let precision = self.evaluator.map_or(Precision::Native, Evaluator::precision);
+            let same = tensor.elem() == elem || tensor.elem() == precision.elem(elem);
+            if !same || tensor.dims() != dims {
+                let expected = TensorSpec { elem, dims }.to_string();
+                let found = TensorSpec::of(tensor);
+                return Err(ExecError::Input { name: self.name(*global), expected, found });
+            }
+            fitting.push((*global, tensor));
+        }
+        let mut changed: BTreeSet<GlobalId> = BTreeSet::new();
+        for (global, tensor) in fitting {
+            self.set.insert(global, tensor.clone());
+            changed.insert(global);
+        }
+        let mut pending: Vec<GlobalId> = changed.iter().copied().collect();
+        while let Some(global) = pending.pop() {
+            for &reader in self.readers.get(&global).map_or(&[][..], Vec::as_slice) {
+                if !self.set.contains_key(&reader) && changed.insert(reader) {
+                    pending.push(reader);
+                }
+            }
+        }
+        for global in &changed {
+            if let Some(old) = self.kept.remove(global) {
+                self.kept_elements = self.kept_elements.saturating_sub(old.len());
+            }
+        }
+        Ok(changed.into_iter().collect())
+    }
+
+    /// Lets go of what is kept for further globals. It is computed again where it is needed.
+    pub fn let_go_kept(&mut self) {
+        self.kept.clear();
+        self.kept_elements = 0;
     }
 
     /// The packed contents of a global. Those that are bytes already are shared, not copied.
@@ -54,7 +104,9 @@ impl<'m> Materializer<'m> {
     /// # Errors
     /// Where they were not loaded, do not fit the global's type, or an operation that derives them fails.
     pub fn data(&mut self, global: GlobalId) -> Result<TensorData, ContentsError> {
-        if let Init::Data(data) = &self.module.global(global).init {
+        if let Init::Data(data) = &self.module.global(global).init
+            && !self.set.contains_key(&global)
+        {
             self.check_length(global, data)?;
             return Ok(data.clone());
         }
@@ -75,7 +127,7 @@ impl<'m> Materializer<'m> {
                 stack.pop();
                 continue;
             }
-            if let Some(kept) = self.kept.get(&top) {
+            if let Some(kept) = self.set.get(&top).or_else(|| self.kept.get(&top)) {
                 done.insert(top, kept.clone());
                 continue;
             }
@@ -184,7 +236,7 @@ impl<'m> Materializer<'m> {
         let function =
             self.evaluator.map_or_else(builtin, |e| e.function(decl.name)).ok_or_else(|| failed(None))?;
         let operands: Vec<Option<Tensor>> =
-            derived.operands.iter().map(|g| done.get(&(*g)?).cloned()).collect();
+            derived.operands.iter().map(|g| (*g).and_then(|g| self.narrow(g, done.get(&g)?))).collect();
         let (elements, steps) = self.evaluator.map_or((1 << 32, u64::MAX), Evaluator::limits);
         let budget = Budget { elements, steps: Cell::new(steps) };
         let ty = self.module.ty(self.module.global(global).ty);
@@ -213,10 +265,20 @@ impl<'m> Materializer<'m> {
         Ok(tensor)
     }
 
+    /// Contents as an operand. What was set in a wider type is brought to the declared one.
+    fn narrow(&self, global: GlobalId, tensor: &Tensor) -> Option<Tensor> {
+        match self.declared(global) {
+            Ok((elem, dims)) if elem != tensor.elem() => {
+                Tensor::from_f64s(elem, dims, &tensor.to_f64s()?).ok()
+            }
+            _ => Some(tensor.clone()),
+        }
+    }
+
     /// Drops operands that nothing else reads.
     fn let_go(&self, derived: &Derived, done: &mut FxHashMap<GlobalId, Tensor>) {
         for g in derived.operands.iter().flatten() {
-            if self.readers.get(g).is_none_or(|&n| n <= 1) {
+            if self.readers.get(g).is_none_or(|r| r.len() <= 1) {
                 done.remove(g);
             }
         }
@@ -224,7 +286,7 @@ impl<'m> Materializer<'m> {
 
     /// Keeps what several globals are derived from.
     fn keep(&mut self, global: GlobalId, tensor: &Tensor) {
-        let shared = self.readers.get(&global).is_some_and(|&n| n > 1);
+        let shared = self.readers.get(&global).is_some_and(|r| r.len() > 1);
         let total = self.kept_elements.saturating_add(tensor.len());
         if shared && total <= KEEP_ELEMENTS {
             self.kept_elements = total;

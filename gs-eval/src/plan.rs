@@ -11,13 +11,16 @@ use crate::tensor::Tensor;
 use gs_ir::{GlobalId, GraphId, Module, ValueId};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A graph made ready for evaluation.
 pub(crate) struct EvalPlan<'a> {
     schedule: Schedule<'a>,
     graph: GraphId,
+    contents: Materializer<'a>,
     globals: BTreeMap<ValueId, Tensor>,
+    /// Globals whose contents are others than those in `globals`.
+    stale: BTreeSet<GlobalId>,
 }
 
 impl<'a> EvalPlan<'a> {
@@ -31,26 +34,29 @@ impl<'a> EvalPlan<'a> {
         bind_inputs(module, graph, inputs, evaluator.precision())?;
         let mut schedule = Schedule::new(evaluator, module, taps.iter().copied().collect());
         schedule.graph(graph, 0)?;
-        let mut plan = Self { schedule, graph, globals: BTreeMap::new() };
-        plan.load_globals()?;
+        let contents = Materializer::with_evaluator(module, evaluator);
+        let stale = schedule.globals().into_iter().filter_map(|v| module.as_global(v)).collect();
+        let mut plan = Self { schedule, graph, contents, globals: BTreeMap::new(), stale };
+        plan.refresh()?;
         Ok(plan)
     }
 
-    fn load_globals(&mut self) -> Result<(), ExecError> {
-        let (module, evaluator) = (self.schedule.module, self.schedule.evaluator);
-        let mut contents = Materializer::with_evaluator(module, evaluator);
-        for value in self.schedule.globals() {
-            if let Some(global) = module.as_global(value) {
-                let tensor = evaluator.precision().adapt(&contents.tensor(global)?);
-                self.globals.insert(value, tensor);
-            }
+    /// Reads the contents of globals that are others than when they were read last.
+    fn refresh(&mut self) -> Result<(), ExecError> {
+        let (module, precision) = (self.schedule.module, self.schedule.evaluator.precision());
+        while let Some(&global) = self.stale.first() {
+            let tensor = precision.adapt(&self.contents.tensor(global)?);
+            self.globals.insert(module.global(global).value, tensor);
+            self.stale.remove(&global);
         }
+        self.contents.let_go_kept();
         Ok(())
     }
 }
 
 impl Plan for EvalPlan<'_> {
     fn run(&mut self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<RunOutput, ExecError> {
+        self.refresh()?;
         let Schedule { evaluator, module, .. } = self.schedule;
         let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
         let symbols = RefCell::new(bind_inputs(module, self.graph, &specs, evaluator.precision())?);
@@ -78,20 +84,11 @@ impl Plan for EvalPlan<'_> {
         Ok(RunOutput { results, taps: Vec::new(), updates })
     }
 
-    fn set_global(&mut self, global: GlobalId, contents: &Tensor) -> Result<(), ExecError> {
-        let value = self.schedule.module.global(global).value;
-        let precision = self.schedule.evaluator.precision();
-        let Some(now) = self.globals.get_mut(&value) else { return Ok(()) };
-        let contents = precision.adapt(contents);
-        if contents.elem() != now.elem() || contents.dims() != now.dims() {
-            let name = self.schedule.module.str(self.schedule.module.global(global).name).to_owned();
-            return Err(ExecError::Input {
-                name,
-                expected: TensorSpec::of(now).to_string(),
-                found: TensorSpec::of(&contents),
-            });
-        }
-        *now = contents;
+    fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError> {
+        let module = self.schedule.module;
+        let changed = self.contents.set(contents)?;
+        let read = changed.into_iter().filter(|&g| self.globals.contains_key(&module.global(g).value));
+        self.stale.extend(read);
         Ok(())
     }
 }

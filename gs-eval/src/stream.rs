@@ -85,18 +85,14 @@ impl Stream<'_> {
             let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
             if prepared.as_ref().is_none_or(|(s, _)| *s != specs) {
                 let mut plan = self.executor.prepare(self.module, self.graph, &specs, self.taps)?;
-                for (g, t) in &end.states {
-                    plan.set_global(*g, t)?;
-                }
+                plan.set_globals(&end.states)?;
                 prepared = Some((specs, plan));
             }
             let Some((_, plan)) = prepared.as_mut() else { break };
             let began = Instant::now();
             let output = plan.run(&inputs, tap)?;
             end.time += began.elapsed();
-            for (g, t) in &output.updates {
-                plan.set_global(*g, t)?;
-            }
+            plan.set_globals(&output.updates)?;
             end.states = output.updates.clone();
             end.samples += total.min(start + batch) - start;
             if each(&fields, &output).is_break() {

@@ -7,10 +7,13 @@ use super::recipe::{Recipe, Site, choose};
 use super::report::Why;
 use super::segment::Segment;
 use super::slot::{Code, Slot};
+use crate::Runtime;
 use crate::kernels::Kernels;
-use gs_eval::{Bindings, Evaluator, ExecError, Materializer, OpPlan, Tensor, makes_any, reads};
+use gs_eval::{
+    Bindings, Evaluator, ExecError, Materializer, OpPlan, Tensor, TensorSpec, bind_inputs, makes_any, reads,
+};
 use gs_ir::registry::Traits;
-use gs_ir::{ElemType, GlobalId, GraphId, Module, OpId, SymbolId, Use, ValueId};
+use gs_ir::{ElemType, GraphId, Module, OpId, SymbolId, Use, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What is run after what.
@@ -22,7 +25,7 @@ pub(crate) enum Stage<'m> {
 }
 
 /// Everything that a plan is made from.
-pub(crate) struct Planner<'m, 't> {
+pub(crate) struct Planner<'m> {
     pub(crate) module: &'m Module,
     pub(crate) kernels: Kernels,
     pub(crate) reference: &'m Evaluator,
@@ -31,12 +34,11 @@ pub(crate) struct Planner<'m, 't> {
     /// Values that must be at hand at the end: results, updates, taps.
     pub(crate) wanted: FxHashSet<ValueId>,
     /// Values that are watched.
-    pub(crate) taps: &'t FxHashSet<ValueId>,
-    /// Contents that differ from the module's.
-    pub(crate) overrides: FxHashMap<GlobalId, Tensor>,
+    pub(crate) taps: FxHashSet<ValueId>,
+    /// The contents of globals.
     pub(crate) materializer: Materializer<'m>,
-    /// Constants that were read, by value.
-    pub(crate) constants: FxHashMap<ValueId, Tensor>,
+    /// Constants that were read and may be read again soon.
+    constants: FxHashMap<ValueId, Tensor>,
 }
 
 /// An operation that a kernel will run, before buffers are laid out.
@@ -47,7 +49,42 @@ pub(crate) struct Draft {
     pub(crate) write: ValueId,
 }
 
-impl<'m> Planner<'m, '_> {
+impl<'m> Planner<'m> {
+    /// A planner of a graph for inputs of these extents.
+    ///
+    /// # Errors
+    /// Inputs that do not fit the graph.
+    pub(crate) fn new(
+        runtime: &'m Runtime,
+        module: &'m Module,
+        graph: GraphId,
+        inputs: &[TensorSpec],
+        taps: &[ValueId],
+    ) -> Result<Self, ExecError> {
+        let reference = runtime.reference();
+        let symbols = bind_inputs(module, graph, inputs, reference.precision())?;
+        let g = module.graph(graph);
+        let last = g.results().chain(g.updates().map(|u| u.1));
+        Ok(Self {
+            module,
+            kernels: runtime.kernels(),
+            reference,
+            // The first axis of the first input that has one counts the samples.
+            batch: inputs.iter().find_map(|s| s.dims.first().copied()).unwrap_or(1),
+            symbols,
+            wanted: last.chain(taps.iter().copied()).collect(),
+            taps: taps.iter().copied().collect(),
+            materializer: Materializer::with_evaluator(module, reference),
+            constants: FxHashMap::default(),
+        })
+    }
+
+    /// Lets go of constants that were read.
+    pub(crate) fn let_go(&mut self) {
+        self.constants.clear();
+        self.materializer.let_go_kept();
+    }
+
     /// Plans the operations of a graph that wanted values need. Those that kernels run one after the other make a
     /// segment.
     ///
@@ -67,7 +104,7 @@ impl<'m> Planner<'m, '_> {
         let mut ops = Vec::new();
         for &op in all.iter().rev() {
             let results = self.module.op(op).results();
-            if results.iter().any(|v| live.contains(v)) || makes_any(self.module, op, self.taps) {
+            if results.iter().any(|v| live.contains(v)) || makes_any(self.module, op, &self.taps) {
                 live.extend(reads(self.module, op));
                 ops.push(op);
             }
@@ -92,7 +129,7 @@ impl<'m> Planner<'m, '_> {
                 Ok(draft) => group.push(draft),
                 Err(why) => {
                     self.close(std::mem::take(&mut group), stages)?;
-                    let single = OpPlan::new(self.reference, self.module, op, self.taps)?;
+                    let single = OpPlan::new(self.reference, self.module, op, &self.taps)?;
                     stages.push(Stage::Single(Box::new(single), why));
                 }
             }
@@ -126,7 +163,10 @@ impl<'m> Planner<'m, '_> {
     }
 
     /// The kernel for an operation, or why there is none.
-    fn draft(&mut self, op: OpId) -> Result<Result<Draft, Why>, ExecError> {
+    ///
+    /// # Errors
+    /// Contents of a constant that cannot be made.
+    pub(crate) fn draft(&mut self, op: OpId) -> Result<Result<Draft, Why>, ExecError> {
         let m = self.module;
         let data = m.op(op);
         if !data.regions().is_empty() {
@@ -194,9 +234,6 @@ impl<'m> Planner<'m, '_> {
     /// They cannot be made.
     pub(crate) fn constant(&mut self, value: ValueId) -> Result<Option<Tensor>, ExecError> {
         let Some(global) = self.module.as_global(value) else { return Ok(None) };
-        if let Some(t) = self.overrides.get(&global) {
-            return Ok(Some(t.clone()));
-        }
         if let Some(t) = self.constants.get(&value) {
             return Ok(Some(t.clone()));
         }

@@ -68,6 +68,39 @@ impl Kernel {
         })
     }
 
+    /// Takes the constants of another recipe for the same operation, in the same layouts. What was fused into the
+    /// kernel stays.
+    ///
+    /// # Errors
+    /// Constants that the kernel refuses, or a recipe of another kind; the kernel is not to be run then.
+    pub(crate) fn renew(
+        &mut self,
+        kernels: Kernels,
+        mut recipe: Recipe,
+        reads: &[&Slot],
+        result: &Slot,
+    ) -> Result<(), KernelError> {
+        match (&mut *self, &mut recipe) {
+            (Kernel::ConvF32(conv), Recipe::Conv { weights, bias, .. }) => {
+                return conv.set_weights(weights.as_f32().unwrap_or(&[]), bias.as_deref());
+            }
+            (Kernel::LinearF32(linear), Recipe::Linear { weights, bias, .. }) => {
+                return linear.set_weights(weights.as_f32().unwrap_or(&[]), bias.as_deref());
+            }
+            (Kernel::Plain(now), Recipe::Plain(then)) => {
+                if let (Some(now), Some(then)) = (now.clip_mut(), then.clip_mut()) {
+                    *then = *now;
+                }
+            }
+            (Kernel::ConvF32(_) | Kernel::LinearF32(_) | Kernel::Plain(_), _) => {
+                return Err(KernelError::OutputType);
+            }
+            _ => {}
+        }
+        *self = Kernel::build(kernels, recipe, reads, result)?;
+        Ok(())
+    }
+
     /// Runs on `n` samples. Buffers hold whole samples one behind the other.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod layout;
 mod moves;
 mod plain;
 mod recipe;
+mod renew;
 mod report;
 mod segment;
 mod slot;
@@ -15,31 +16,30 @@ mod slot;
 use crate::Runtime;
 use crate::kernels::KernelError;
 use build::{Planner, Stage};
-use gs_eval::{
-    Bindings, ExecError, Materializer, OpPlan, Plan, Precision, RunOutput, Tap, Tensor, TensorSpec,
-    bind_inputs,
-};
+use gs_eval::{Bindings, ExecError, OpPlan, Plan, RunOutput, Tap, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module, ValueId};
+use renew::{Place, packers};
 pub use report::{PlanReport, Why};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use segment::{Segment, Worker};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 /// A graph made ready for batches of one size.
 pub struct RuntimePlan<'a> {
     runtime: &'a Runtime,
-    module: &'a Module,
     graph: GraphId,
     specs: Vec<TensorSpec>,
-    taps: FxHashSet<ValueId>,
-    batch: usize,
-    symbols: Bindings,
+    planner: Planner<'a>,
     stages: Vec<Stage<'a>>,
     /// How often each value is read by stages, as a result or as an update.
     readers: FxHashMap<ValueId, usize>,
     /// Globals that single operations read, or that are results, updates or watched.
     constants: FxHashMap<ValueId, Tensor>,
-    overrides: FxHashMap<GlobalId, Tensor>,
+    /// The kernels that hold contents of globals.
+    packers: FxHashMap<GlobalId, Vec<Place>>,
+    /// Globals whose contents are others than those that kernels and `constants` hold.
+    stale: BTreeSet<GlobalId>,
     workers: Vec<Mutex<Worker>>,
 }
 
@@ -55,64 +55,48 @@ impl<'a> RuntimePlan<'a> {
         specs: &[TensorSpec],
         taps: &[ValueId],
     ) -> Result<Self, ExecError> {
-        let symbols = bind_inputs(module, graph, specs, Precision::Native)?;
-        // The first axis of the first input that has one counts the samples.
-        let batch = specs.iter().find_map(|s| s.dims.first().copied()).unwrap_or(1);
-        let workers = (0..runtime.threads()).map(|_| Mutex::new(Worker::default())).collect();
         let mut plan = Self {
             runtime,
-            module,
             graph,
             specs: specs.to_vec(),
-            taps: taps.iter().copied().collect(),
-            batch,
-            symbols,
+            planner: Planner::new(runtime, module, graph, specs, taps)?,
             stages: Vec::new(),
             readers: FxHashMap::default(),
             constants: FxHashMap::default(),
-            overrides: FxHashMap::default(),
-            workers,
+            packers: FxHashMap::default(),
+            stale: BTreeSet::new(),
+            workers: (0..runtime.threads()).map(|_| Mutex::new(Worker::default())).collect(),
         };
         plan.make()?;
         Ok(plan)
     }
 
+    /// Makes the plan from the contents that globals have now. Where that fails, it stays as it was.
     fn make(&mut self) -> Result<(), ExecError> {
-        let last: Vec<ValueId> = self.last().collect();
-        let wanted = last.iter().copied().chain(self.taps.iter().copied()).collect();
-        let mut planner = Planner {
-            module: self.module,
-            kernels: self.runtime.kernels(),
-            reference: self.runtime.reference(),
-            batch: self.batch,
-            symbols: self.symbols.clone(),
-            wanted,
-            taps: &self.taps,
-            overrides: self.overrides.clone(),
-            materializer: Materializer::new(self.module),
-            constants: FxHashMap::default(),
-        };
-        let stages = planner.stages(self.graph)?;
+        let stages = self.planner.stages(self.graph)?;
         let mut readers: FxHashMap<ValueId, usize> = FxHashMap::default();
-        for v in stages.iter().flat_map(reads).chain(last) {
+        for v in stages.iter().flat_map(reads).chain(self.last()) {
             *readers.entry(v).or_default() += 1;
         }
         // Constants of kernels are packed by now; those that single operations and results read are kept.
-        let mut read: Vec<ValueId> = readers.keys().chain(&self.taps).copied().collect();
+        let mut read: Vec<ValueId> = readers.keys().chain(&self.planner.taps).copied().collect();
         read.sort_unstable();
         let mut constants = FxHashMap::default();
         for v in read {
-            if let Some(tensor) = planner.constant(v)? {
+            if let Some(tensor) = self.planner.constant(v)? {
                 constants.insert(v, tensor);
             }
         }
+        self.planner.let_go();
+        self.packers = packers(&self.planner, &stages);
         (self.stages, self.readers, self.constants) = (stages, readers, constants);
+        self.stale.clear();
         Ok(())
     }
 
     /// The graph's results and updates.
     fn last(&self) -> impl Iterator<Item = ValueId> + use<'a> {
-        let g = self.module.graph(self.graph);
+        let g = self.planner.module.graph(self.graph);
         g.results().chain(g.updates().map(|u| u.1))
     }
 
@@ -131,13 +115,14 @@ impl<'a> RuntimePlan<'a> {
     fn run_stages(&self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<Values<'_>, ExecError> {
         let mut values = Values { constants: &self.constants, computed: FxHashMap::default() };
         let mut readers = self.readers.clone();
-        let mut symbols = self.symbols.clone();
-        let mut watched: Vec<_> = self.constants.iter().filter(|(v, _)| self.taps.contains(v)).collect();
+        let mut symbols = self.planner.symbols.clone();
+        let mut watched: Vec<_> =
+            self.constants.iter().filter(|(v, _)| self.planner.taps.contains(v)).collect();
         watched.sort_unstable_by_key(|(v, _)| **v);
         for (&v, t) in watched {
             tap(v, t.view());
         }
-        for (&v, t) in self.module.graph(self.graph).params().iter().zip(inputs) {
+        for (&v, t) in self.planner.module.graph(self.graph).params().iter().zip(inputs) {
             self.tell(v, t, tap);
             values.computed.insert(v, t.clone());
         }
@@ -170,7 +155,7 @@ impl<'a> RuntimePlan<'a> {
     ) -> Result<Vec<(ValueId, Tensor)>, ExecError> {
         let read = segment.inputs.iter().map(|&(v, _)| values.get(v));
         let tensors: Vec<&Tensor> = read.collect::<Result<_, _>>()?;
-        let run = || segment.run(self.runtime.kernels(), self.batch, &tensors, &self.workers);
+        let run = || segment.run(self.runtime.kernels(), self.planner.batch, &tensors, &self.workers);
         let made = self.runtime.pool().install(run);
         let made = made.map_err(|e: KernelError| ExecError::Backend(e.to_string()))?;
         Ok(segment.outputs.iter().map(|o| o.0).zip(made).collect())
@@ -184,12 +169,12 @@ impl<'a> RuntimePlan<'a> {
         tap: &mut Tap<'_>,
     ) -> Result<Vec<(ValueId, Tensor)>, ExecError> {
         let made = op.run(&|v| values.get(v).ok().cloned(), symbols, tap)?;
-        let results = self.module.op(op.op()).results().iter().copied();
+        let results = self.planner.module.op(op.op()).results().iter().copied();
         Ok(results.zip(made).filter(|(v, _)| !v.is_none()).collect())
     }
 
     fn tell(&self, value: ValueId, tensor: &Tensor, tap: &mut Tap<'_>) {
-        if self.taps.contains(&value) {
+        if self.planner.taps.contains(&value) {
             tap(value, tensor.view());
         }
     }
@@ -218,27 +203,32 @@ fn reads<'s>(stage: &'s Stage<'_>) -> Box<dyn Iterator<Item = ValueId> + 's> {
 
 impl Plan for RuntimePlan<'_> {
     fn run(&mut self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<RunOutput, ExecError> {
-        let params = self.module.graph(self.graph).params();
+        let params = self.planner.module.graph(self.graph).params();
         if inputs.len() != params.len() {
             return Err(ExecError::InputCount { expected: params.len(), found: inputs.len() });
         }
         for ((spec, tensor), &p) in self.specs.iter().zip(inputs).zip(params) {
             let found = TensorSpec::of(tensor);
             if *spec != found {
-                let name = self.module.str(self.module.value(p).name).to_owned();
+                let name = self.planner.module.str(self.planner.module.value(p).name).to_owned();
                 return Err(ExecError::Input { name, expected: spec.to_string(), found });
             }
         }
+        self.refresh()?;
         let values = self.run_stages(inputs, tap)?;
-        let g = self.module.graph(self.graph);
+        let g = self.planner.module.graph(self.graph);
         let results = g.results().map(|v| values.get(v).cloned()).collect::<Result<_, _>>()?;
         let updates = g.updates().map(|(global, v)| Ok((global, values.get(v)?.clone())));
         let updates = updates.collect::<Result<_, ExecError>>()?;
         Ok(RunOutput { results, taps: Vec::new(), updates })
     }
 
-    fn set_global(&mut self, global: GlobalId, contents: &Tensor) -> Result<(), ExecError> {
-        self.overrides.insert(global, contents.clone());
-        self.make()
+    fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError> {
+        let changed = self.planner.materializer.set(contents)?;
+        let held = |g: &GlobalId| {
+            self.packers.contains_key(g) || self.constants.contains_key(&self.planner.module.global(*g).value)
+        };
+        self.stale.extend(changed.into_iter().filter(held));
+        Ok(())
     }
 }
