@@ -246,14 +246,22 @@ impl<'a> Rebuild<'a, '_> {
     /// Removes what is not needed any more and accounts for it.
     fn retire(&mut self, set: &RuleSet) -> usize {
         let heirs = self.heirs();
-        let mut left: Vec<&OldOp> = self.recipe.ops.iter().filter(|o| !self.kept.contains(&o.op)).collect();
-        // The ledger names what came first in the network first.
+        let recipe = self.recipe;
+        let left: Vec<&OldOp> = recipe.ops.iter().filter(|o| !self.kept.contains(&o.op)).collect();
+        let mut sources = Vec::new();
         for old in left.iter().filter(|o| !heirs.contains_key(&o.op)) {
-            let entry = self.entry(set, old);
-            for name in self.rewriter.source_of(old.op).to_vec() {
-                self.rewriter.gone.insert(name, entry.clone());
-            }
+            sources.push((self.rewriter.nested_source(old.op), self.entry(set, old)));
         }
+        let removed = self.erase_unused(left, &heirs, set);
+        // The ledger names what came first in the network first.
+        for (source, entry) in sources {
+            let names = self.rewriter.source(source);
+            self.rewriter.note_gone(&names, &entry);
+        }
+        removed
+    }
+
+    fn erase_unused(&mut self, mut left: Vec<&OldOp>, heirs: &FxHashMap<OpId, OpId>, set: &RuleSet) -> usize {
         let mut removed = 0;
         // From the last to the first; what was moved may need another turn.
         loop {
@@ -264,8 +272,13 @@ impl<'a> Rebuild<'a, '_> {
                     still.push(old);
                     continue;
                 }
-                let entry = self.entry(set, old);
-                self.rewriter.retire(old.op, heirs.get(&old.op).copied(), entry);
+                match heirs.get(&old.op) {
+                    Some(&heir) => {
+                        let entry = self.entry(set, old);
+                        self.rewriter.retire(old.op, Some(heir), entry);
+                    }
+                    None => drop(self.rewriter.erase(old.op)),
+                }
                 removed += 1;
             }
             still.reverse();

@@ -9,7 +9,7 @@ use super::env::RuleEnv;
 use super::functions::Refusal;
 use super::matcher::{Match, Matcher};
 use super::rule::{Rule, RuleSet};
-use gs_ir::{Dim, Event, Handle, Module, OpId, Rewriter, Shape, Sym, TensorType, Type, Use, ValueId};
+use gs_ir::{Dim, Event, Handle, Module, OpId, Rewriter, Shape, SourceId, TensorType, Type, Use, ValueId};
 use gs_text::gsr::{Driver, Strictness};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
@@ -380,26 +380,26 @@ fn retire_all(rewriter: &mut Rewriter<'_>, rule: &Rule, root: OpId, found: &Matc
         }
     }
     for &(from, to) in &built.heirs {
-        let names = rewriter.source_of(from).to_vec();
-        rewriter.add_source(to, &names);
+        let source = rewriter.nested_source(from);
+        rewriter.join_source(to, source);
     }
-    let names = erase_dead(rewriter, root, found);
+    let sources = erase_dead(rewriter, root, found);
     let entry = rewriter.entry(rule.note.as_deref().unwrap_or("removed"), &rule.name, None, None);
     // What came first in the network is named first.
-    for (op, names) in names.into_iter().rev() {
+    for (op, source) in sources.into_iter().rev() {
         match heirs.get(&op).copied().or(stand_in) {
-            Some(heir) => rewriter.add_source(heir, &names),
-            None => names.into_iter().for_each(|n| {
-                rewriter.gone.insert(n, entry.clone());
-            }),
+            Some(heir) => rewriter.join_source(heir, source),
+            None => {
+                let names = rewriter.source(source);
+                rewriter.note_gone(&names, &entry);
+            }
         }
     }
 }
 
-/// Erases the root of a match and what else of it nothing reads any more; gives the names of the source nodes that
-/// each stood for.
-fn erase_dead(rewriter: &mut Rewriter<'_>, root: OpId, found: &Match) -> Vec<(OpId, Vec<Sym>)> {
-    let mut names = vec![(root, rewriter.source_of(root).to_vec())];
+/// Erases the root of a match and what else of it nothing reads any more; gives the source nodes that each stood for.
+fn erase_dead(rewriter: &mut Rewriter<'_>, root: OpId, found: &Match) -> Vec<(OpId, SourceId)> {
+    let mut sources = vec![(root, rewriter.nested_source(root))];
     rewriter.erase(root);
     // An operation comes before its operands, so that mostly one round finds everything that is dead.
     let mut left: Vec<OpId> = found.ops.iter().copied().filter(|op| *op != root).collect();
@@ -409,13 +409,13 @@ fn erase_dead(rewriter: &mut Rewriter<'_>, root: OpId, found: &Match) -> Vec<(Op
             let results = rewriter.op(op).results();
             let dead = results.iter().all(|v| v.some().is_none_or(|v| rewriter.value(v).uses().is_empty()));
             if dead && rewriter.op(op).is_live() {
-                names.push((op, rewriter.source_of(op).to_vec()));
+                sources.push((op, rewriter.nested_source(op)));
                 rewriter.erase(op);
             }
             !dead
         });
         if left.is_empty() || left.len() == before {
-            return names;
+            return sources;
         }
     }
 }
