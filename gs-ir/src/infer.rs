@@ -83,15 +83,6 @@ impl InferCtx<'_> {
         }
     }
 
-    /// A list attribute with one entry per spatial axis, where absence means `default` everywhere.
-    pub fn ints_or(&self, name: &str, count: usize, default: i64) -> Result<SmallVec<[i64; 8]>, InferError> {
-        match self.attrs.ints(name) {
-            None => Ok(std::iter::repeat_n(default, count).collect()),
-            Some(v) if v.len() == count => Ok(v.iter().copied().collect()),
-            Some(v) => Err(InferError(format!("`{name}` has {} entries, {count} are needed", v.len()))),
-        }
-    }
-
     /// Normalises an axis that may count from the end.
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, InferError> {
         let r = rank as i64;
@@ -212,7 +203,7 @@ impl<'m> Knowledge<'m> {
 
 /// Whether a type can be that of a followed shape: an integer tensor of rank 0 or 1, not too long. Truth values
 /// are followed too (as 0 and 1): exporters choose between extents by comparing them.
-fn may_be_shape(ty: &Type) -> bool {
+pub(crate) fn may_be_shape(ty: &Type) -> bool {
     let Some(t) = ty.as_tensor() else { return false };
     matches!(t.elem, ElemType::I64 | ElemType::I32 | ElemType::Bool)
         && match t.dims() {
@@ -321,6 +312,40 @@ impl Module {
         self.values[value].ty = self.intern_type(refined);
     }
 
+    /// Stores what was inferred for a result of `op` after something that it depends on changed. What the source stated
+    /// may not hold any more; only where nothing can be inferred the stored type stays, and an extent that is a symbol
+    /// of this value alone.
+    pub(crate) fn retype(&mut self, value: ValueId, inferred: Type, op: OpId) {
+        if inferred == Type::Any || inferred == *self.type_of(value) {
+            return;
+        }
+        let mut kept = Vec::new();
+        if let (Type::Tensor(TensorType { shape: Some(new), .. }), Some(old)) =
+            (&inferred, self.type_of(value).dims())
+            && new.len() == old.len()
+            && new.iter().any(Dim::is_unknown)
+        {
+            let old = old.to_vec();
+            let mut taken = Vec::new();
+            for v in self.ops[op].present_operands() {
+                let dims = self.type_of(v).dims().unwrap_or_default();
+                dims.iter().for_each(|d| d.visit_symbols(&mut |s| taken.push(s)));
+            }
+            let is_own = |d: &Dim| {
+                d.as_symbol().is_some_and(|s| self.symbols[s].name.is_none() && !taken.contains(&s))
+            };
+            kept = old.into_iter().map(|d| if is_own(&d) { d } else { Dim::Unknown }).collect();
+        }
+        let mut new = inferred;
+        if let Type::Tensor(TensorType { shape: Some(shape), .. }) = &mut new {
+            for (d, old) in shape.iter_mut().zip(kept).filter(|(d, _)| d.is_unknown()) {
+                *d = old;
+            }
+        }
+        let new = self.settle(new);
+        self.values[value].ty = self.intern_type(new);
+    }
+
     fn refine(&mut self, stored: Type, inferred: Type) -> Type {
         match (stored, inferred) {
             (stored, Type::Any) => stored,
@@ -331,7 +356,7 @@ impl Module {
                 };
                 Type::Tensor(TensorType { elem: new.elem, shape: self.refine_shape(old, new.shape) })
             }
-            (_, new) => new,
+            (_, new) => self.settle(new),
         }
     }
 
@@ -352,8 +377,19 @@ impl Module {
     }
 
     /// Replaces unsayable extents by fresh symbols.
-    pub(crate) fn settle(&mut self, ty: Type) -> Type {
-        self.refine(Type::Any, ty)
+    pub fn settle(&mut self, mut ty: Type) -> Type {
+        let mut inner = &mut ty;
+        let shape = loop {
+            match inner {
+                Type::Tensor(t) | Type::Sparse(t) => break t.shape.as_mut(),
+                Type::Sequence(item) | Type::Optional(item) | Type::Map(_, item) => inner = item,
+                Type::Any => break None,
+            }
+        };
+        for dim in shape.into_iter().flatten().filter(|d| d.is_unknown()) {
+            *dim = Dim::symbol(self.fresh_symbol());
+        }
+        ty
     }
 }
 

@@ -62,11 +62,6 @@ impl<H: Handle, T: ?Sized + Eq + Hash> Interner<H, T> {
         &self.items[handle]
     }
 
-    /// The item behind a handle, shared.
-    pub fn share(&self, handle: H) -> Arc<T> {
-        self.items[handle].clone()
-    }
-
     /// Number of distinct items.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -319,7 +319,7 @@ impl Module {
         }
     }
 
-    /// The operations that use a value, in graph order and each once.
+    /// The operations that use a value, each once, in order of their creation.
     pub fn user_ops(&self, id: ValueId) -> Vec<OpId> {
         let mut users: Vec<OpId> = self.values[id]
             .uses()
@@ -388,14 +388,6 @@ impl Module {
                 stack.push(self.graphs[r].first);
             }
         }
-    }
-
-    /// The entry graph in which a graph is nested (itself, if it is one).
-    pub fn root_graph(&self, mut graph: GraphId) -> GraphId {
-        while let Some(parent) = self.graphs[graph].parent.some() {
-            graph = self.ops[parent].graph;
-        }
-        graph
     }
 
     // ---- globals ----

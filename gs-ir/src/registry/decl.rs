@@ -346,7 +346,7 @@ impl Traits {
     pub const MOVES: Traits = Traits(1 << 9);
     /// Monotone non-decreasing in each element: commutes with max pooling and sorting.
     pub const MONOTONE: Traits = Traits(1 << 10);
-    /// Written by deploy only: requires constant scales and zero points.
+    /// Nothing may be assumed.
     pub const NONE: Traits = Traits(0);
 
     /// Every flag with its name, for the reference and for rule conditions.

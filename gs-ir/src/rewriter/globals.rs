@@ -68,7 +68,8 @@ impl Rewriter<'_> {
         self.module.globals[id].ty = ty;
         if self.module.values[value].ty != ty {
             self.module.values[value].ty = ty;
-            self.retype_users(value);
+            let readers = self.tell_readers(value);
+            self.retype(readers);
         }
     }
 

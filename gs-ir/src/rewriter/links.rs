@@ -4,7 +4,9 @@ use super::{At, Event, Rewriter};
 use crate::entity::{GraphId, OpId, Sym, TypeId, ValueId};
 use crate::graph::{Def, Slot, Use, Value};
 use crate::infer;
+use crate::module::Module;
 use crate::types::Type;
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 impl Rewriter<'_> {
@@ -73,28 +75,92 @@ impl Rewriter<'_> {
         m.ops[op].graph = GraphId::NONE;
     }
 
-    /// Infers an operation again and hands changed types on to its users.
+    /// Infers an operation again, of which an operand or an attribute changed, and hands changed types on.
     pub(super) fn reinfer(&mut self, op: OpId) {
-        let mut pending = vec![op];
-        while let Some(op) = pending.pop() {
-            // What does not fit keeps its types; the verifier reports it.
-            let Ok(facts) = infer::infer_op(self.module, op) else { continue };
-            for (i, fact) in facts.into_iter().enumerate() {
-                let Some(v) = self.module.ops[op].results.get(i).copied().and_then(ValueId::some) else {
-                    continue;
-                };
-                let before: TypeId = self.module.values[v].ty;
-                self.module.refine_type(v, fact.ty);
-                if self.module.values[v].ty != before {
-                    pending.extend(self.module.user_ops(v));
-                }
+        let changed = self.retype_results(op);
+        self.retype(changed);
+    }
+
+    /// Infers operations again that read a value of another type now, and hands changed types on to their users and to
+    /// the operations around the regions that return them. In graph order, so that each is inferred once.
+    pub(super) fn retype(&mut self, readers: Vec<OpId>) {
+        if readers.is_empty() {
+            return;
+        }
+        let order = self.downstream(&readers);
+        let mut dirty: FxHashSet<OpId> = readers.into_iter().collect();
+        for op in order {
+            if dirty.contains(&op) {
+                self.events.push(Event::Changed(op));
+                dirty.extend(self.retype_results(op));
             }
         }
     }
 
-    pub(super) fn retype_users(&mut self, value: ValueId) {
-        for op in self.module.user_ops(value) {
-            self.reinfer(op);
+    /// Stores the inferred types of an operation's results; gives the readers of those that changed.
+    fn retype_results(&mut self, op: OpId) -> Vec<OpId> {
+        let mut readers = Vec::new();
+        // What does not fit keeps its types; the verifier reports it.
+        let Ok(facts) = infer::infer_op(self.module, op) else { return readers };
+        for (i, fact) in facts.into_iter().enumerate() {
+            let Some(v) = self.module.ops[op].results.get(i).copied().and_then(ValueId::some) else {
+                continue;
+            };
+            let before: TypeId = self.module.values[v].ty;
+            self.module.retype(v, fact.ty, op);
+            if self.module.values[v].ty != before {
+                readers.extend(self.tell_readers(v));
+            }
+        }
+        readers
+    }
+
+    /// The operations whose inference reads the type of a value. A region states the type of what it returns: that
+    /// follows the value, since it is no interface.
+    pub(super) fn tell_readers(&mut self, value: ValueId) -> Vec<OpId> {
+        let uses = self.module.values[value].uses.clone();
+        uses.into_iter().filter_map(|u| self.tell_reader(u)).collect()
+    }
+
+    pub(super) fn tell_reader(&mut self, u: Use) -> Option<OpId> {
+        let reader = self.module.reader(u)?;
+        if let Use::Return(graph, i) = u {
+            let Module { graphs, values, .. } = &mut *self.module;
+            let result = &mut graphs[graph].results[i as usize];
+            result.ty = values[result.slot.value].ty;
+        }
+        Some(reader)
+    }
+
+    /// These operations and everything that can depend on their types, an operation before its readers.
+    fn downstream(&self, from: &[OpId]) -> Vec<OpId> {
+        let m = &*self.module;
+        let mut seen = FxHashSet::default();
+        let mut order = Vec::new();
+        let mut stack: Vec<(OpId, bool)> = from.iter().map(|&op| (op, false)).collect();
+        while let Some((op, done)) = stack.pop() {
+            if done {
+                order.push(op);
+            } else if seen.insert(op) {
+                stack.push((op, true));
+                let results = m.ops[op].results.iter().filter_map(|v| v.some());
+                let uses = results.flat_map(|v| &m.values[v].uses);
+                stack.extend(uses.filter_map(|u| Some((m.reader(*u)?, false))));
+            }
+        }
+        order.reverse();
+        order
+    }
+}
+
+impl Module {
+    /// The operation whose inference reads the type of a value through this use: its user, or the one around the region
+    /// that returns it.
+    pub(super) fn reader(&self, u: Use) -> Option<OpId> {
+        match u {
+            Use::Operand(op, _) => Some(op),
+            Use::Return(graph, _) => self.graphs[graph].parent.some(),
+            Use::Update(..) => None,
         }
     }
 }

@@ -139,9 +139,15 @@ impl<'m> Rewriter<'m> {
     /// Lets a graph return another value as result number `index`, under the same name.
     pub fn set_result(&mut self, graph: GraphId, index: usize, value: ValueId) {
         let old = self.module.graphs[graph].results[index].slot;
+        let before = old.value.some().map(|v| self.module.values[v].ty);
         self.drop_use(old);
-        let at = self.add_use(value, Use::Return(graph, index as u32));
+        let used = Use::Return(graph, index as u32);
+        let at = self.add_use(value, used);
         self.module.graphs[graph].results[index].slot = Slot { value, at };
+        if before != Some(self.module.values[value].ty) {
+            let reader = self.tell_reader(used);
+            self.retype(reader.into_iter().collect());
+        }
     }
 
     /// Lets a graph return its first `count` results only.

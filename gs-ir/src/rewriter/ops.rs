@@ -2,13 +2,15 @@
 
 use super::{At, Event, Rewriter, check_attrs, normal_attrs};
 use crate::attr::AttrSet;
+use crate::dim::Dim;
 use crate::entity::{GraphId, OpId, OpKind, SourceId, Sym, ValueId};
 use crate::graph::{Def, LedgerEntry, Op, Slot, Use};
-use crate::infer::{self, InferError};
-use crate::module::Module;
+use crate::infer::{self, Fact, InferError};
 use crate::source::Sources;
 use crate::types::Type;
 use smallvec::SmallVec;
+
+type Inferred = Result<SmallVec<[Fact; 2]>, InferError>;
 
 impl Rewriter<'_> {
     /// Makes an operation, infers the types of its results and brings its attributes into normal form.
@@ -102,6 +104,7 @@ impl Rewriter<'_> {
         if old.value.some() == value {
             return;
         }
+        let before = self.facts_if(op, !self.surely_alike(old.value.some(), value));
         self.drop_use(old);
         let slot = match value {
             Some(value) => Slot { value, at: self.add_use(value, Use::Operand(op, index as u32)) },
@@ -109,7 +112,7 @@ impl Rewriter<'_> {
         };
         self.module.ops[op].operands[index] = slot;
         self.events.push(Event::Changed(op));
-        self.reinfer(op);
+        self.reinfer_unless(op, before);
     }
 
     /// Replaces the attributes, brought into normal form.
@@ -117,8 +120,31 @@ impl Rewriter<'_> {
         let decl = *self.module.decl(op);
         let attrs = self.module.intern_attrs(normal_attrs(&decl, attrs));
         if self.module.ops[op].attrs != attrs {
+            let before = self.facts_if(op, true);
             self.module.ops[op].attrs = attrs;
             self.events.push(Event::Changed(op));
+            self.reinfer_unless(op, before);
+        }
+    }
+
+    /// Whether two values say the same to inference, as far as their types tell.
+    fn surely_alike(&self, a: Option<ValueId>, b: Option<ValueId>) -> bool {
+        let (Some(a), Some(b)) = (a, b) else { return false };
+        self.module.values[a].ty == self.module.values[b].ty && !infer::may_be_shape(self.module.type_of(a))
+    }
+
+    /// What inference says of an operation before a change that may matter to it.
+    fn facts_if(&self, op: OpId, matters: bool) -> Option<Inferred> {
+        matters.then(|| infer::infer_op(self.module, op))
+    }
+
+    /// Infers an operation again after a change, unless inference says of it what it said before and leaves nothing open:
+    /// then what the source states of its results holds still.
+    fn reinfer_unless(&mut self, op: OpId, before: Option<Inferred>) {
+        let Some(before) = before else { return };
+        let is_open = |f: &Fact| f.ty.dims().is_some_and(|d| d.iter().any(Dim::is_unknown));
+        let open = before.as_ref().is_ok_and(|facts| facts.iter().any(is_open));
+        if open || infer::infer_op(self.module, op) != before {
             self.reinfer(op);
         }
     }
@@ -168,9 +194,13 @@ impl Rewriter<'_> {
         }
         let uses = std::mem::take(&mut self.module.values[old].uses);
         let retype = self.module.values[old].ty != self.module.values[new].ty;
+        let mut readers = Vec::new();
         for u in &uses {
             let at = self.add_use(new, *u);
             *self.slot_mut(*u) = Slot { value: new, at };
+            if retype {
+                readers.extend(self.tell_reader(*u));
+            }
             if let Use::Operand(op, _) = u {
                 self.events.push(Event::Changed(*op));
             }
@@ -179,25 +209,7 @@ impl Rewriter<'_> {
             self.module.values[new].name = self.module.values[old].name;
         }
         self.events.push(Event::LostUse(old));
-        if retype {
-            self.retype_users(new);
-        }
-    }
-
-    /// As [`Self::replace_uses`], for the uses that `select` names only.
-    pub fn replace_uses_where(&mut self, old: ValueId, new: ValueId, select: impl Fn(&Module, Use) -> bool) {
-        let uses: Vec<Use> =
-            self.module.values[old].uses.iter().copied().filter(|&u| select(self.module, u)).collect();
-        for u in uses {
-            match u {
-                Use::Operand(op, i) => self.set_operand(op, i as usize, Some(new)),
-                Use::Return(g, i) => self.set_result(g, i as usize, new),
-                Use::Update(g, i) => {
-                    let global = self.module.graphs[g].updates[i as usize].global;
-                    self.set_update(g, global, new);
-                }
-            }
-        }
+        self.retype(readers);
     }
 
     /// Removes an operation whose results are not used, with everything in its regions. Returns the source names that

@@ -1,11 +1,13 @@
 //! Use lists, names and types stay right.
 
 use super::{At, Rewriter};
-use crate::attr::AttrSet;
+use crate::attr::{Attr, AttrSet};
+use crate::dim::Dim;
 use crate::elem::ElemType;
 use crate::entity::{OpId, Sym};
 use crate::global::{Init, Role};
 use crate::module::Module;
+use crate::rewriter::Event;
 use crate::rewriter::NewGlobal;
 use crate::types::Type;
 
@@ -164,4 +166,105 @@ fn globals_of_one_base_name_get_the_first_free_suffix() {
     r.remove_global(ids[7]);
     let again = [add(&mut r), add(&mut r)];
     assert_eq!(again.map(|g| r.str(r.global(g).name)), ["w.7", "w.20000"]);
+}
+
+fn symbolic(module: &mut Module, rest: i64) -> Type {
+    Type::tensor(ElemType::F32, [Dim::symbol(module.symbol("N")), rest.into()])
+}
+
+#[test]
+fn a_stated_extent_goes_when_the_operand_changes_and_stays_when_it_does_not() {
+    let mut module = Module::new();
+    let open = symbolic(&mut module, 2);
+    let mut r = Rewriter::new(&mut module);
+    let g = r.add_graph("main");
+    let x = r.add_param(g, "x", open.clone());
+    let like_x = r.add_param(g, "like_x", open.clone());
+    let fixed = r.add_param(g, "fixed", Type::fixed(ElemType::F32, &[4, 2]));
+    let y = r.emit("relu", &[x], AttrSet::new(), At::End(g)).unwrap();
+    let z = r.emit("neg", &[y], AttrSet::new(), At::End(g)).unwrap();
+    let stated = Type::fixed(ElemType::F32, &[4, 2]);
+    r.set_type(y, stated.clone());
+    r.set_type(z, stated.clone());
+    let (relu, neg) = (r.producer(y).unwrap(), r.producer(z).unwrap());
+    r.set_operand(relu, 0, Some(like_x));
+    assert_eq!((r.type_of(y), r.type_of(z)), (&stated, &stated));
+    r.set_operand(relu, 0, Some(fixed));
+    r.take_events();
+    r.set_operand(relu, 0, Some(x));
+    assert_eq!((r.type_of(y), r.type_of(z)), (&open, &open));
+    assert!(r.take_events().contains(&Event::Changed(neg)));
+}
+
+#[test]
+fn an_extent_that_nobody_can_say_is_its_own_symbol_still() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let g = r.add_graph("main");
+    let [a, b, c] = ["A", "B", "C"].map(|name| {
+        let extent = Dim::symbol(r.symbol(name));
+        r.add_param(g, name, Type::tensor(ElemType::F32, [extent]))
+    });
+    let y = r.emit("add", &[a, b], AttrSet::new(), At::End(g)).unwrap();
+    let own = r.type_of(y).clone();
+    let op = r.producer(y).unwrap();
+    r.set_operand(op, 0, Some(c));
+    assert_eq!(r.type_of(y), &own);
+    r.set_type(y, Type::fixed(ElemType::F32, &[16]));
+    r.set_operand(op, 1, Some(a));
+    let fresh = r.type_of(y).dims().unwrap()[0].as_symbol().unwrap();
+    assert_eq!(r.symbol_info(fresh).name, None);
+}
+
+#[test]
+fn a_changed_type_leaves_a_region() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let g = r.add_graph("main");
+    let x = r.add_param(g, "x", f32s());
+    let wide = r.add_param(g, "wide", Type::fixed(ElemType::F32, &[8]));
+    let yes = r.add_param(g, "c", Type::fixed(ElemType::Bool, &[]));
+    let first = r.emit("relu", &[x], AttrSet::new(), At::End(g)).unwrap();
+    let kind = r.registry().kind("if").unwrap();
+    let branch = r.create_typed(kind, &[Some(yes)], AttrSet::new(), &[f32s()], At::End(g));
+    for (name, op) in [("then_branch", "relu"), ("else_branch", "neg")] {
+        let region = r.add_region(branch, name);
+        let y = r.emit(op, &[first], AttrSet::new(), At::End(region)).unwrap();
+        r.add_result(region, "", y, None);
+    }
+    let result = r.op(branch).result();
+    let last = r.emit("relu", &[result], AttrSet::new(), At::End(g)).unwrap();
+    r.add_result(g, "y", last, Some(Type::unranked(ElemType::F32)));
+    let op = r.producer(first).unwrap();
+    r.set_operand(op, 0, Some(wide));
+    assert_eq!(r.type_of(last), &Type::fixed(ElemType::F32, &[8]));
+    // Both branches return something else.
+    for region in r.op(branch).regions().to_vec() {
+        r.set_result(region, 0, x);
+    }
+    assert_eq!(r.type_of(last), &f32s());
+    crate::verify(&module).unwrap();
+}
+
+#[test]
+fn retyping_visits_an_operation_once_however_many_ways_lead_to_it() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let g = r.add_graph("main");
+    let [narrow, wide] = [1, 2].map(|n| r.add_param(g, "", Type::fixed(ElemType::F32, &[n])));
+    let first = r.emit("relu", &[narrow], AttrSet::new(), At::End(g)).unwrap();
+    let mut value = first;
+    for _ in 0..40 {
+        let side = r.emit("relu", &[value], AttrSet::new(), At::End(g)).unwrap();
+        let kind = r.registry().kind("concat").unwrap();
+        let attrs = [("axis", Attr::Int(0))].into_iter().collect();
+        let both = r.create(kind, &[Some(value), Some(side)], attrs, 1, At::End(g)).unwrap();
+        value = r.op(both).result();
+    }
+    r.take_events();
+    let op = r.producer(first).unwrap();
+    r.set_operand(op, 0, Some(wide));
+    assert_eq!(r.type_of(value), &Type::fixed(ElemType::F32, &[1 << 41]));
+    let changed = r.take_events().iter().filter(|e| matches!(e, Event::Changed(_))).count();
+    assert_eq!(changed, 81);
 }
