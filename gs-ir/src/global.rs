@@ -85,4 +85,6 @@ pub struct Global {
     pub value: ValueId,
     /// False once it was removed.
     pub live: bool,
+    /// How many live graphs store to it.
+    pub(crate) writers: u32,
 }

@@ -4,10 +4,10 @@ use crate::attr::{Attr, AttrSet, TensorData};
 use crate::dim::Dim;
 use crate::elem::ElemType;
 use crate::entity::{GraphId, OpId, ValueId};
-use crate::global::{Init, Role};
+use crate::global::{Derived, Init, Role};
 use crate::graph::Def;
 use crate::module::Module;
-use crate::registry::OpDecl;
+use crate::registry::{Arity, OpDecl};
 use crate::types::{Known, Shape, TensorType, Type};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -172,7 +172,7 @@ impl<'m> Knowledge<'m> {
         let known = match self.module.value(value).def {
             Def::Global(g) => {
                 let global = self.module.global(g);
-                if global.role == Role::State {
+                if global.role != Role::Const || self.module.is_written(g) {
                     None
                 } else {
                     known_of_init(self.module.ty(global.ty), &global.init)
@@ -280,6 +280,19 @@ pub fn infer_op(module: &Module, op: OpId) -> Result<SmallVec<[Fact; 2]>, InferE
         module.op(op).operands().map(|v| v.map(|v| knowledge.fact(v))).collect();
     let regions = region_types(module, op);
     infer_facts(module.decl(op), &operands, module.attrs_of(op), &regions, module.op(op).results().len())
+}
+
+/// Infers the contents of a derived global from its operands. `None` where the number of results of its operator, on
+/// which their types may depend, is not declared.
+pub fn infer_derived(module: &Module, derived: &Derived) -> Result<Option<Fact>, InferError> {
+    let decl = module.registry().decl(derived.kind);
+    let mut knowledge = Knowledge::new(module);
+    let values = derived.operands.iter().map(|g| g.map(|g| module.global(g).value));
+    let facts: Vec<Option<Fact>> = values.map(|v| v.map(|v| knowledge.fact(v))).collect();
+    let place = derived.result as usize;
+    let found = infer_facts(decl, &facts, &derived.attrs, &[], place + 1)?;
+    let counted = decl.results.last().is_none_or(|r| r.arity != Arity::Variadic);
+    Ok(found.into_iter().nth(place).filter(|_| counted))
 }
 
 /// The types that each region of an operation returns.

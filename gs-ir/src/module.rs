@@ -407,6 +407,11 @@ impl Module {
         self.globals.iter().filter(|(_, g)| g.live)
     }
 
+    /// Whether a live graph stores to a global: then its contents are no constant, whatever its role.
+    pub fn is_written(&self, id: GlobalId) -> bool {
+        self.globals[id].writers > 0
+    }
+
     /// Number of global handles ever given out.
     pub fn global_capacity(&self) -> usize {
         self.globals.len()

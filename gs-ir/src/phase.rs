@@ -32,17 +32,13 @@ impl Phase {
         }
     }
 
-    /// The phase of a module. `main` alone decides where there is one.
+    /// The phase of a module, over all its entry points.
     ///
     /// A module that mixes observed quantisers with others is instrumented; one that has an integer operator
     /// beside frozen quantisers is deployed (what stayed in float between quantisers is the ledger's business).
     pub fn of(module: &Module) -> Phase {
-        let ops = match module.main() {
-            Some(g) => module.ops_nested(g),
-            None => Vec::new(),
-        };
         let mut phase = Phase::Float;
-        for op in ops {
+        for op in module.all_ops() {
             let traits = module.decl(op).traits;
             let here = if traits.has(Traits::INTEGER) {
                 Phase::Deployed
@@ -62,7 +58,7 @@ impl Phase {
 /// Whether a quantiser has a parameter that is not a constant: observed, learned or computed in the graph.
 fn is_observed(module: &Module, op: crate::OpId) -> bool {
     module.op(op).operands().skip(1).flatten().any(|v| match module.as_global(v) {
-        Some(g) => module.global(g).role != Role::Const,
+        Some(g) => module.global(g).role != Role::Const || module.is_written(g),
         None => true,
     })
 }

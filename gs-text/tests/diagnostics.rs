@@ -214,3 +214,11 @@ fn errors_far_apart_and_in_long_lines_render() {
     assert!(rendered.contains("net.gsir:2:7") && rendered.contains("net.gsir:5003:7"), "{rendered}");
     assert!(rendered.len() < 8192);
 }
+
+#[test]
+fn a_region_stores_nothing() {
+    let text = "gsir 1\nstate @s : f32[]\ngraph @main(%c : bool[], %x : f32[]) -> (%y : f32[]) {\n  \
+         %0 = if(%c) : f32[] region then_branch() -> (f32[]) {\n    return %x updates { @s = %x }\n  } \
+         region else_branch() -> (f32[]) {\n    return %x\n  }\n  return %0 updates { @s = %0 }\n}\n";
+    insta::assert_snapshot!(errors(text));
+}

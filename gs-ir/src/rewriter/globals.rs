@@ -2,12 +2,13 @@
 
 use super::{NewGlobal, Rewriter, normal_attrs};
 use crate::attr::AttrSet;
-use crate::entity::{GlobalId, OpKind, Sym};
+use crate::entity::{GlobalId, OpId, OpKind, Sym, TypeId};
 use crate::global::{Global, Init, Role};
 use crate::graph::{Def, Value};
 use crate::infer::{self, InferError};
 use crate::module::Module;
 use crate::types::Type;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 impl Rewriter<'_> {
@@ -24,13 +25,12 @@ impl Rewriter<'_> {
         });
         self.module.global_names.insert(name, id);
         let (role, trainable, init) = (new.role, new.trainable, new.init);
-        if let Init::Derived(d) = &init {
-            self.module.derived.entry(d.clone()).or_insert(id);
-        }
-        self.module.globals.push(Global { name, role, trainable, ty, init, value, live: true })
+        self.module.globals.push(Global { name, role, trainable, ty, init, value, live: true, writers: 0 });
+        self.note_derived(id);
+        id
     }
 
-    /// A constant made from others by an operation, or an existing one that is made in the same way.
+    /// A constant made from others by an operation, or an existing constant that is made in the same way.
     /// Its type is inferred; it fails where the operation does not fit.
     pub fn derive_global(
         &mut self,
@@ -42,14 +42,13 @@ impl Rewriter<'_> {
         let decl = *self.module.registry.decl(kind);
         let attrs = normal_attrs(&decl, attrs);
         let derived = crate::global::Derived { kind, attrs, operands: operands.into(), result: 0 };
-        if let Some(&id) = self.module.derived.get(&derived) {
+        if let Some(&id) = self.module.derived.get(&derived)
+            && !self.module.is_written(id)
+        {
             return Ok(id);
         }
-        let mut knowledge = infer::Knowledge::new(self.module);
-        let facts: Vec<_> =
-            operands.iter().map(|g| g.map(|g| knowledge.fact(self.module.globals[g].value))).collect();
-        let facts = infer::infer_facts(&decl, &facts, &derived.attrs, &[], 1)?;
-        let ty = facts.into_iter().next().map_or(Type::Any, |f| f.ty);
+        let ty = infer::infer_derived(self.module, &derived)?.map_or(Type::Any, |f| f.ty);
+        let ty = self.module.settle(ty);
         Ok(self.add_global(NewGlobal {
             name,
             role: Role::Const,
@@ -59,24 +58,67 @@ impl Rewriter<'_> {
         }))
     }
 
-    /// Replaces the contents (and the type) of a global.
+    /// Replaces the contents (and the type) of a global. What is derived from it, and what reads these, is retyped.
     pub fn set_global(&mut self, id: GlobalId, ty: Type, init: Init) {
         let ty = self.module.intern_type(ty);
-        let value = self.module.globals[id].value;
         self.forget_derived(id);
         self.module.globals[id].init = init;
-        self.module.globals[id].ty = ty;
-        if self.module.values[value].ty != ty {
-            self.module.values[value].ty = ty;
-            let readers = self.tell_readers(value);
-            self.retype(readers);
+        self.note_derived(id);
+        let matters = self.module.globals[id].ty != ty || infer::may_be_shape(self.module.ty(ty));
+        let mut readers = self.retype_global(id, ty);
+        if matters {
+            for dependent in self.dependents(id) {
+                let Init::Derived(d) = &self.module.globals[dependent].init else { continue };
+                // What does not fit keeps its type; the verifier reports it.
+                let Ok(Some(fact)) = infer::infer_derived(self.module, d) else { continue };
+                if fact.ty != *self.module.ty(self.module.globals[dependent].ty) && fact.ty != Type::Any {
+                    let ty = self.module.settle(fact.ty);
+                    let ty = self.module.intern_type(ty);
+                    readers.extend(self.retype_global(dependent, ty));
+                }
+            }
         }
+        self.retype(readers);
+    }
+
+    /// Stores the type of a global; gives the operations that read it where it changed.
+    fn retype_global(&mut self, id: GlobalId, ty: TypeId) -> Vec<OpId> {
+        let value = self.module.globals[id].value;
+        self.module.globals[id].ty = ty;
+        if std::mem::replace(&mut self.module.values[value].ty, ty) == ty {
+            return Vec::new();
+        }
+        self.tell_readers(value)
+    }
+
+    /// The globals that are derived from this one, directly or not, each after what it is derived from.
+    fn dependents(&self, id: GlobalId) -> Vec<GlobalId> {
+        let mut direct: FxHashMap<GlobalId, Vec<GlobalId>> = FxHashMap::default();
+        for (reader, g) in self.module.globals() {
+            if let Init::Derived(d) = &g.init {
+                d.operands.iter().flatten().for_each(|o| direct.entry(*o).or_default().push(reader));
+            }
+        }
+        let (mut seen, mut order, mut stack) = (FxHashSet::default(), Vec::new(), vec![(id, false)]);
+        while let Some((g, done)) = stack.pop() {
+            if done {
+                order.push(g);
+            } else if seen.insert(g) {
+                stack.push((g, true));
+                stack.extend(direct.get(&g).into_iter().flatten().map(|&reader| (reader, false)));
+            }
+        }
+        order.pop(); // the global itself
+        order.reverse();
+        order
     }
 
     /// Changes what a global is for.
     pub fn set_role(&mut self, id: GlobalId, role: Role, trainable: bool) {
+        self.forget_derived(id);
         self.module.globals[id].role = role;
         self.module.globals[id].trainable = trainable;
+        self.note_derived(id);
     }
 
     /// Removes a global that nothing reads and nothing is derived from.
@@ -90,6 +132,14 @@ impl Rewriter<'_> {
         self.module.global_names.remove(&name);
         let Module { strings, global_suffixes, .. } = &mut *self.module;
         global_suffixes.give_back(strings.get(name));
+    }
+
+    /// Enters a derived constant in the index by which equal ones are shared. What is learned is shared with nobody.
+    fn note_derived(&mut self, id: GlobalId) {
+        let global = &self.module.globals[id];
+        if let (Init::Derived(d), Role::Const, false) = (&global.init, global.role, global.trainable) {
+            self.module.derived.entry(d.clone()).or_insert(id);
+        }
     }
 
     /// Takes a global out of the index of derived ones, before its contents change.

@@ -163,9 +163,9 @@ impl<'m> Rewriter<'m> {
     pub fn set_update(&mut self, graph: GraphId, global: GlobalId, value: ValueId) {
         let updates = &self.module.graphs[graph].updates;
         let index = updates.iter().position(|u| u.global == global).unwrap_or(updates.len());
-        if let Some(update) = updates.get(index) {
-            let old = update.slot;
-            self.drop_use(old);
+        match updates.get(index) {
+            Some(update) => self.drop_use(update.slot),
+            None => self.module.globals[global].writers += 1,
         }
         let at = self.add_use(value, Use::Update(graph, index as u32));
         let update = GraphUpdate { global, slot: Slot { value, at } };

@@ -261,7 +261,9 @@ impl Rewriter<'_> {
             self.drop_use(slot);
         }
         for i in 0..self.module.graphs[graph].updates.len() {
-            let slot = std::mem::replace(&mut self.module.graphs[graph].updates[i].slot, Slot::EMPTY);
+            let update = &mut self.module.graphs[graph].updates[i];
+            let slot = std::mem::replace(&mut update.slot, Slot::EMPTY);
+            self.module.globals[update.global].writers -= 1;
             self.drop_use(slot);
         }
         self.module.graphs[graph].results.clear();

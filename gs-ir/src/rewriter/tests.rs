@@ -4,9 +4,11 @@ use super::{At, Rewriter};
 use crate::attr::{Attr, AttrSet};
 use crate::dim::Dim;
 use crate::elem::ElemType;
-use crate::entity::{OpId, Sym};
+use crate::entity::{GlobalId, OpId, Sym};
 use crate::global::{Init, Role};
+use crate::infer::Knowledge;
 use crate::module::Module;
+use crate::phase::Phase;
 use crate::rewriter::Event;
 use crate::rewriter::NewGlobal;
 use crate::types::Type;
@@ -267,4 +269,83 @@ fn retyping_visits_an_operation_once_however_many_ways_lead_to_it() {
     assert_eq!(r.type_of(value), &Type::fixed(ElemType::F32, &[1 << 41]));
     let changed = r.take_events().iter().filter(|e| matches!(e, Event::Changed(_))).count();
     assert_eq!(changed, 81);
+}
+
+fn constant(r: &mut Rewriter<'_>, name: &str, count: i64) -> GlobalId {
+    let init = Init::Splat([0; 4].as_slice().into());
+    let ty = Type::fixed(ElemType::F32, &[count]);
+    r.add_global(NewGlobal { name, role: Role::Const, trainable: false, ty, init })
+}
+
+#[test]
+fn what_is_derived_follows_its_base() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let base = constant(&mut r, "base", 4);
+    let [relu, add] = ["relu", "add"].map(|n| r.registry().kind(n).unwrap());
+    let one = r.derive_global("one", relu, AttrSet::new(), &[Some(base)]).unwrap();
+    let two = r.derive_global("two", add, AttrSet::new(), &[Some(one), Some(base)]).unwrap();
+    let g = r.add_graph("main");
+    let read = r.global(two).value;
+    let y = r.emit("neg", &[read], AttrSet::new(), At::End(g)).unwrap();
+    r.add_result(g, "y", y, Some(Type::unranked(ElemType::F32)));
+    let init = r.global(base).init.clone();
+    r.set_global(base, Type::fixed(ElemType::F32, &[8]), init);
+    assert_eq!(r.type_of(y), &Type::fixed(ElemType::F32, &[8]));
+    crate::verify(&module).unwrap();
+}
+
+#[test]
+fn equal_derivations_are_shared_where_they_are_constant() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let (base, other) = (constant(&mut r, "base", 4), constant(&mut r, "other", 4));
+    let relu = r.registry().kind("relu").unwrap();
+    let one = r.derive_global("one", relu, AttrSet::new(), &[Some(base)]).unwrap();
+    assert_eq!(r.derive_global("again", relu, AttrSet::new(), &[Some(base)]), Ok(one));
+    // A parameter may be changed by training.
+    r.set_role(one, Role::Param, true);
+    let constant = r.derive_global("again", relu, AttrSet::new(), &[Some(base)]).unwrap();
+    assert_ne!(constant, one);
+    // Other contents are found under what they are now.
+    let init = r.global(constant).init.clone();
+    r.set_global(other, f32s(), init);
+    r.remove_global(constant);
+    r.set_global(other, f32s(), Init::Absent);
+    let init = r.global(one).init.clone();
+    r.set_global(other, f32s(), init);
+    assert_eq!(r.derive_global("last", relu, AttrSet::new(), &[Some(base)]), Ok(other));
+}
+
+#[test]
+fn what_a_graph_stores_to_is_no_constant() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let main = r.add_graph("main");
+    let x = r.add_param(main, "x", f32s());
+    r.add_result(main, "x", x, None);
+    let g = r.add_graph("observe");
+    let init = Init::Splat([0; 8].as_slice().into());
+    let ty = Type::fixed(ElemType::I64, &[1]);
+    let c = r.add_global(NewGlobal { name: "c", role: Role::Const, trainable: false, ty, init });
+    let value = r.global(c).value;
+    assert!(Knowledge::new(&r).of(value).is_some());
+    let scale = constant(&mut r, "scale", 1);
+    let read = r.global(scale).value;
+    let kind = r.registry().kind("qdq").unwrap();
+    let zero = Init::Splat([0].as_slice().into());
+    let ty = Type::fixed(ElemType::I8, &[1]);
+    let zero = r.add_global(NewGlobal { name: "z", role: Role::Const, trainable: false, ty, init: zero });
+    let zero = r.global(zero).value;
+    let w = r.add_param(g, "w", f32s());
+    r.create_typed(kind, &[Some(w), Some(read), Some(zero)], AttrSet::new(), &[f32s()], At::End(g));
+    assert_eq!(Phase::of(&r), Phase::Frozen);
+    r.set_update(g, c, value);
+    r.set_update(g, scale, read);
+    r.set_update(g, scale, read);
+    assert_eq!(Knowledge::new(&r).of(value), None);
+    assert_eq!(Phase::of(&r), Phase::Instrumented);
+    r.erase_graph(g);
+    assert!(!r.is_written(c) && !r.is_written(scale));
+    assert_eq!(Phase::of(&r), Phase::Float);
 }

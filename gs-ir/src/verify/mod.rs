@@ -6,8 +6,8 @@ mod tests;
 
 use crate::attr::TensorData;
 use crate::dim::Dim;
-use crate::entity::{GlobalId, GraphId, Handle, OpId, ValueId};
-use crate::global::{Init, Role};
+use crate::entity::{GlobalId, GraphId, Handle, OpId, TypeId, ValueId};
+use crate::global::{Derived, Init, Role};
 use crate::graph::{Def, Use};
 use crate::infer;
 use crate::module::Module;
@@ -159,12 +159,38 @@ impl Verifier<'_> {
                         d.operands.iter().flatten().find(|o| !m.globals.get(**o).is_some_and(|g| g.live))
                     {
                         self.error(place, format!("it is derived from {missing:?}, which is gone"));
+                    } else {
+                        self.derived(place, d, g.ty);
                     }
                 }
+                Init::Splat(one) => match ty.elem.bits().div_ceil(8) as usize {
+                    0 => self.error(place, "strings cannot be a splat"),
+                    n if n == one.len() => {}
+                    n => {
+                        let what = format!("an element has {n} bytes, the splat has {}", one.len());
+                        self.error(place, what);
+                    }
+                },
                 _ => {}
             }
         }
         self.derivation_cycles();
+    }
+
+    /// The stated type of a derived global does not contradict the inferred one.
+    fn derived(&mut self, place: Place, derived: &Derived, stated: TypeId) {
+        let m = self.module;
+        if derived.kind.index() >= m.registry.len() {
+            return self.error(place, "it holds a dangling handle");
+        }
+        match infer::infer_derived(m, derived) {
+            Err(e) => self.error(place, e.0),
+            Ok(Some(fact)) if contradicts(m.ty(stated), &fact.ty) => {
+                let (stated, is) = (self.show(m.ty(stated)), self.show(&fact.ty));
+                self.error(place, format!("it is stated as {stated}, but is {is}"));
+            }
+            Ok(_) => {}
+        }
     }
 
     /// A derived global may not depend on itself.
@@ -267,6 +293,9 @@ impl Verifier<'_> {
                     format!("result {i} is declared as {}, but is {}", self.show(declared), self.show(is)),
                 );
             }
+        }
+        if !graph.parent.is_none() && graph.updates().len() > 0 {
+            self.error(Place::Graph(g), "only an entry graph stores to globals, a region does not");
         }
         let mut seen = FxHashSet::default();
         for (global, value) in graph.updates() {

@@ -88,3 +88,46 @@ fn a_const_is_never_stored_and_nothing_twice() {
     r.set_update(g, c, y);
     assert_eq!(complaints(&module), ["graph @main: @c is a const and cannot be stored"]);
 }
+
+#[test]
+fn a_region_stores_nothing() {
+    let (mut module, g, y) = relu(None);
+    let mut r = Rewriter::new(&mut module);
+    let yes = r.add_param(g, "c", Type::fixed(ElemType::Bool, &[]));
+    let init = Init::Splat([0; 4].as_slice().into());
+    let s = r.add_global(NewGlobal { name: "s", role: Role::State, trainable: false, ty: f32s(4), init });
+    let kind = r.registry().kind("if").unwrap();
+    let branch = r.create_typed(kind, &[Some(yes)], AttrSet::new(), &[f32s(4)], At::End(g));
+    for name in ["then_branch", "else_branch"] {
+        let region = r.add_region(branch, name);
+        r.add_result(region, "", y, None);
+        if name == "else_branch" {
+            r.set_update(region, s, y);
+        }
+    }
+    assert!(r.is_written(s));
+    assert_eq!(
+        complaints(&module),
+        ["graph @else_branch: only an entry graph stores to globals, a region does not"]
+    );
+    Rewriter::new(&mut module).erase(branch);
+    assert!(!module.is_written(s));
+}
+
+#[test]
+fn a_derived_global_is_of_the_type_that_follows() {
+    let (mut module, _, _) = relu(None);
+    let mut r = Rewriter::new(&mut module);
+    let init = Init::Splat([0; 4].as_slice().into());
+    let base = r.add_global(NewGlobal { name: "b", role: Role::Const, trainable: false, ty: f32s(4), init });
+    let kind = r.registry().kind("relu").unwrap();
+    let made = r.derive_global("made", kind, AttrSet::new(), &[Some(base)]).unwrap();
+    let init = r.global(made).init.clone();
+    r.add_global(NewGlobal { name: "wrong", role: Role::Const, trainable: false, ty: f32s(5), init });
+    let init = Init::Splat([0; 2].as_slice().into());
+    r.add_global(NewGlobal { name: "half", role: Role::Const, trainable: false, ty: f32s(4), init });
+    assert_eq!(
+        complaints(&module),
+        ["@wrong: it is stated as f32[5], but is f32[4]", "@half: an element has 4 bytes, the splat has 2"]
+    );
+}

@@ -29,7 +29,7 @@
 //! element  = number | "inf" | "nan" | HEX (the bits of a float) | BOOL | STR | "(" number "," number ")" (complex)
 //! graph    = "graph" "@"NAME signature body
 //! signature = "(" ["%"NAME ":" type] {"," ...} ")" "->" "(" [["%"NAME ":"] type] {"," ...} ")"
-//! body     = "{" {operation} "return" [value {"," value}] ["updates" "{" {"@"NAME "=" value} "}"] "}"
+//! body     = "{" {operation} "return" [value {"," value}] ["updates" "{" {"@"NAME "=" value} "}"] "}"   not in a region
 //! value    = "%"NAME | "@"NAME
 //! operation = [("%"NAME | "_") {"," ...} "="] op "(" [value | "_"] {"," ...} ")" [attrs]
 //!            [":" (type | "_") {"," ...}] ["from" STR {"," STR}] {"region" NAME signature body}

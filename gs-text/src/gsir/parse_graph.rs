@@ -170,8 +170,15 @@ impl<'s> Parser<'_, 's, '_, '_> {
             self.check_returned(value, span, &result);
             self.rw.add_result(graph, &result.name, value, Some(result.ty));
         }
+        let span = self.c.span();
         if self.c.eat_word("updates") {
-            self.updates(graph)?;
+            let is_region = !self.rw.graph(graph).parent.is_none();
+            if is_region {
+                let d = Diagnostic::error("GS0212", "a region does not store to globals").label(span, "");
+                let help = "return the value, and store it where the entry graph returns";
+                self.c.error(d.help(help));
+            }
+            self.updates(graph, !is_region)?;
         }
         Some(())
     }
@@ -187,7 +194,8 @@ impl<'s> Parser<'_, 's, '_, '_> {
         self.c.error(d.label(span, format!("this is {is}")).label(result.span, "declared here"));
     }
 
-    fn updates(&mut self, graph: GraphId) -> Option<()> {
+    /// What is wrong in it is said even where nothing may be stored.
+    fn updates(&mut self, graph: GraphId, store: bool) -> Option<()> {
         self.c.expect(K::LBrace)?;
         let mut seen: FxHashSet<GlobalId> = FxHashSet::default();
         while !self.c.at(K::RBrace) {
@@ -202,7 +210,7 @@ impl<'s> Parser<'_, 's, '_, '_> {
                     let d =
                         Diagnostic::error("GS0201", format!("`@{name}` is updated twice")).label(span, "");
                     self.c.error(d);
-                } else {
+                } else if store {
                     self.rw.set_update(graph, global, value);
                 }
             }

@@ -189,6 +189,9 @@ impl Builder<'_> {
                 names.push(name);
             }
         }
+        if depth > 0 {
+            return; // a region stores nothing
+        }
         let globals: Vec<_> = self.rw.globals().map(|(id, _)| id).collect();
         for &global in globals.iter().take(self.rng.below(3)) {
             let value = values[self.rng.below(values.len())];
