@@ -26,53 +26,58 @@
 //!   and `y` are one axis, and `group` is set to the number of channels kept.
 //!
 //! An operator whose axes are tied in a way that depends on shapes or attributes names a function instead,
-//! one of [`FUNCTIONS`].
+//! an [`AxisFunction`]. Registration parses and checks the rules; [`crate::Registry::axis_clauses`] has what was read.
 
-/// The functions that an [`crate::registry::AxisRule::Function`] may name, with what each says. `x` is the first
-/// operand, `y` the result.
-pub const FUNCTIONS: &[(&str, &str)] = &[
-    ("concat", "Along `axis` the result is the operands' axes one after the other; the other axes are tied."),
-    ("expand", "Axes that are widened from 1 are new; the others are tied, aligned at the end."),
-    ("flatten", "The axes before `axis` merge into axis 0, the others into axis 1."),
-    (
-        "gather",
-        "`axis` of `data` is fixed (picked from); the others are tied to the result's, around those of `indices`.",
-    ),
-    (
-        "gemm",
-        "`matmul` after `trans_a` and `trans_b`; `c` is tied to the result's axes where it is not broadcast.",
-    ),
-    (
-        "layer_norm",
-        "All axes are tied; those from `axis` on are normalised over, so that dropping changes statistics.",
-    ),
-    (
-        "matmul",
-        "Last axis of `a` and last but one of `b` are tied and summed away; rows, columns and batch axes pass.",
-    ),
-    ("pad", "Every axis is the old one between new elements, each its own; only without mirroring."),
-    ("qpool", "Batch axis and channel axis (last with `channels_last`) pass; spatial axes are fixed."),
-    (
-        "quantize",
-        "All axes of `x` and `y` are tied; `scale` and `zero_point` along `axis`, in blocks of `block`.",
-    ),
-    (
-        "reduce",
-        "Axes that are reduced are summed or compared away; the others pass, moved if `keepdims` is off.",
-    ),
-    (
-        "reshape",
-        "Both shapes are cut into least runs of equal products: runs pass, merge or split, row-major.",
-    ),
-    ("shape", "The axes of `x` from `start` to `end` are read as numbers."),
-    ("slice", "Along `axes` the result is the part or the steps taken; the other axes are tied."),
-    ("softmax", "All axes are tied; `axis` (with `legacy` all from it on) is fixed."),
-    ("split", "The results' axes one after the other are `axis` of `x`; the other axes are tied."),
-    ("squeeze", "Axes of one element are dropped; the others pass."),
-    ("tile", "An axis that is repeated holds each index as many times; the others pass."),
-    ("transpose", "Axis i of the result is axis `perm[i]` of `x`."),
-    ("unsqueeze", "Axes of one element are inserted; the others pass."),
-];
+use crate::infer::InferCtx;
+use crate::registry::{AttrKind, AxisRule, OpDecl};
+
+/// How axes are tied where that depends on shapes or attributes. `x` is the first operand, `y` the result. An operator of
+/// a user's own dialect may name one of these, or bring a function of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum AxisFunction {
+    /// Along `axis` the result is the operands' axes one after the other; the other axes are tied.
+    Concat,
+    /// Axes that are widened from 1 are new; the others are tied, aligned at the end.
+    Expand,
+    /// The axes before `axis` merge into axis 0, the others into axis 1.
+    Flatten,
+    /// `axis` of `data` is fixed (picked from); the others are tied to the result's, around those of `indices`.
+    Gather,
+    /// `matmul` after `trans_a` and `trans_b`; `c` is tied to the result's axes where it is not broadcast.
+    Gemm,
+    /// All axes are tied; those from `axis` on are normalised over, so that dropping changes statistics.
+    LayerNorm,
+    /// Last axis of `a` and last but one of `b` are tied and summed away; rows, columns and batch axes pass.
+    Matmul,
+    /// Every axis is the old one between new elements, each its own; only without mirroring.
+    Pad,
+    /// Batch axis and channel axis (last with `channels_last`) pass; spatial axes are fixed.
+    Qpool,
+    /// All axes of `x` and `y` are tied; `scale` and `zero_point` along `axis`, in blocks of `block`.
+    Quantize,
+    /// Axes that are reduced are summed or compared away; the others pass, moved if `keepdims` is off.
+    Reduce,
+    /// Both shapes are cut into least runs of equal products: runs pass, merge or split, row-major.
+    Reshape,
+    /// The axes of `x` from `start` to `end` are read as numbers.
+    Shape,
+    /// Along `axes` the result is the part or the steps taken; the other axes are tied.
+    Slice,
+    /// All axes are tied; `axis` (with `legacy` all from it on) is fixed.
+    Softmax,
+    /// The results' axes one after the other are `axis` of `x`; the other axes are tied.
+    Split,
+    /// Axes of one element are dropped; the others pass.
+    Squeeze,
+    /// An axis that is repeated holds each index as many times; the others pass.
+    Tile,
+    /// Axis i of the result is axis `perm[i]` of `x`.
+    Transpose,
+    /// Axes of one element are inserted; the others pass.
+    Unsqueeze,
+    /// The clauses for given operands and attributes, for an operator that none of the others describes.
+    Own(fn(&InferCtx<'_>) -> Vec<Clause<'static>>),
+}
 
 /// One clause of a rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -157,54 +162,81 @@ fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// Reads the clauses of a declaration and checks them against it; none where its rule is no list of clauses.
+///
+/// # Errors
+/// What is wrong with a clause.
+pub(crate) fn checked(decl: &OpDecl) -> Result<Vec<Clause<'static>>, String> {
+    let AxisRule::Clauses(text) = decl.axes else { return Ok(Vec::new()) };
+    let clauses = parse(text)?;
+    let is_result = |r: &AxisRef<'_>| decl.results.iter().any(|d| d.name == r.name);
+    let known = |r: &AxisRef<'_>| match r.axes {
+        _ if decl.operand_index(r.name).is_none() && !is_result(r) => {
+            Err(format!("`{}` is no operand or result", r.name))
+        }
+        Axes::Attr(a) if decl.attr(a).is_none_or(|a| a.kind != AttrKind::Int) => {
+            Err(format!("`{}.{a}` names no integer attribute", r.name))
+        }
+        _ => Ok(()),
+    };
+    for clause in &clauses {
+        match clause {
+            Clause::Tie { refs, .. } | Clause::Sum(refs) => refs.iter().try_for_each(known)?,
+            Clause::Fixed(r) => known(r)?,
+            Clause::Set(a) if decl.attr(a).is_none() => return Err(format!("`set {a}` names no attribute")),
+            Clause::Set(_) => {}
+        }
+    }
+    let ties_result = |c: &Clause<'_>| matches!(c, Clause::Tie { refs, .. } if refs.iter().any(is_result));
+    match clauses.iter().any(ties_result) {
+        true => Ok(clauses),
+        false => Err("no axis of a result is tied to anything".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{AttrKind, AxisRule, OpDecl};
+    use crate::registry::{AttrDecl, Default, OperandDecl, QRole, RegisterError, Registry, ResultDecl};
 
-    fn check(decl: &OpDecl, text: &str) {
-        let clauses = parse(text).unwrap_or_else(|e| panic!("{}: {e}", decl.name));
-        let known = |r: &AxisRef<'_>| {
-            let declared =
-                decl.operand_index(r.name).is_some() || decl.results.iter().any(|d| d.name == r.name);
-            assert!(declared, "{}: `{}` is no operand or result", decl.name, r.name);
-            if let Axes::Attr(a) = r.axes {
-                assert_eq!(decl.attr(a).map(|a| a.kind), Some(AttrKind::Int), "{}: `{a}`", decl.name);
-            }
+    /// What registration says of this rule.
+    fn registered(text: &'static str) -> Result<(), String> {
+        const BASE: OpDecl = OpDecl {
+            name: "my.op",
+            operands: &[OperandDecl::one("x", QRole::Data), OperandDecl::optional("b", QRole::Bias)],
+            results: &[ResultDecl::one("y", QRole::Own)],
+            attrs: &[AttrDecl::new("axis", AttrKind::Int, Default::Int(1))],
+            ..OpDecl::BASE
         };
-        for clause in &clauses {
-            match clause {
-                Clause::Tie { refs, .. } | Clause::Sum(refs) => refs.iter().for_each(known),
-                Clause::Fixed(r) => known(r),
-                Clause::Set(a) => assert!(decl.attr(a).is_some(), "{}: `set {a}`", decl.name),
-            }
-        }
-        let ties_result = |c: &Clause<'_>| match c {
-            Clause::Tie { refs, .. } => refs.iter().any(|r| decl.results.iter().any(|d| d.name == r.name)),
-            _ => false,
-        };
-        assert!(clauses.iter().any(ties_result), "{}: no axis of the result is tied to anything", decl.name);
-    }
-
-    #[test]
-    fn every_rule_parses_and_names_what_is_declared() {
-        for decl in crate::ops::all() {
-            match decl.axes {
-                AxisRule::Clauses(text) => check(decl, text),
-                AxisRule::Function(name) => {
-                    assert!(FUNCTIONS.iter().any(|f| f.0 == name), "{}: function `{name}`", decl.name);
-                }
-                AxisRule::Elementwise | AxisRule::Opaque => {}
-            }
+        let decl = OpDecl { axes: AxisRule::Clauses(text), ..BASE };
+        match Registry::default().register(decl) {
+            Ok(_) => Ok(()),
+            Err(RegisterError::Malformed { reason, .. }) => Err(reason),
+            Err(other) => panic!("{other}"),
         }
     }
 
     #[test]
-    fn every_function_is_used_and_they_are_sorted() {
-        for (name, _) in FUNCTIONS {
-            assert!(crate::ops::all().any(|d| d.axes == AxisRule::Function(name)), "{name}");
+    fn registration_checks_rules() {
+        assert_eq!(registered("x.0 = y.0 parallel; x.axis = y.axis = b.0; set axis"), Ok(()));
+        for (text, wrong) in [
+            ("x.0 = y.0; x.1", "axis rule: `x.1`: at least two axes are tied"),
+            ("x.0 = y.0; w.1 fixed", "axis rule: `w` is no operand or result"),
+            ("x.perm = y.0", "axis rule: `x.perm` names no integer attribute"),
+            ("x.0 = y.0; set group", "axis rule: `set group` names no attribute"),
+            ("x.0 = b.0; y.0 fixed", "axis rule: no axis of a result is tied to anything"),
+        ] {
+            assert_eq!(registered(text), Err(wrong.to_owned()), "{text}");
         }
-        assert!(FUNCTIONS.is_sorted());
+    }
+
+    #[test]
+    fn the_registry_has_the_clauses() {
+        let registry = Registry::builtin();
+        for (kind, decl) in registry.iter() {
+            let is_list = matches!(decl.axes, AxisRule::Clauses(_));
+            assert_eq!(registry.axis_clauses(kind).is_empty(), !is_list, "{}", decl.name);
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use crate::dim::Dim;
 use crate::elem::ElemType;
 use crate::infer::{Fact, InferCtx, InferError};
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole, ResultDecl,
-    Traits, form,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole,
+    ResultDecl, Traits, form,
 };
 use crate::types::{Known, Shape};
 
@@ -36,7 +36,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 form(15, X, &[OnnxAttr::Same("start", "start"), OnnxAttr::Same("end", "end")]),
             ],
         ),
-        axes: AxisRule::Function("shape"),
+        axes: AxisRule::Function(AxisFunction::Shape),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -57,7 +57,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: expand,
         traits: Traits::PURE.and(Traits::MOVES),
         onnx: onnx("Expand", &[form(8, &[OnnxInput::Operand("x"), OnnxInput::Operand("shape")], &[])]),
-        axes: AxisRule::Function("expand"),
+        axes: AxisRule::Function(AxisFunction::Expand),
         ..OpDecl::BASE
     },
     OpDecl {

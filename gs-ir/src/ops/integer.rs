@@ -12,8 +12,8 @@ use super::pooling::{COUNT_INCLUDE_PAD, KERNEL_SHAPE, ONNX_COUNT_INCLUDE_PAD, ON
 use super::support::*;
 use super::window;
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole, ResultDecl,
-    Traits, form,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole,
+    ResultDecl, Traits, form,
 };
 
 const INTEGER: Traits = Traits::PURE.and(Traits::INTEGER);
@@ -128,7 +128,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: qmatmul,
         traits: INTEGER,
         onnx: onnx("QLinearMatMul", &[form(10, BINARY_INPUTS, &[])]),
-        axes: AxisRule::Function("matmul"),
+        axes: AxisRule::Function(AxisFunction::Matmul),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -156,7 +156,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 &[],
             )],
         ),
-        axes: AxisRule::Function("matmul"),
+        axes: AxisRule::Function(AxisFunction::Matmul),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -234,7 +234,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 ],
             )],
         ),
-        axes: AxisRule::Function("gemm"),
+        axes: AxisRule::Function(AxisFunction::Gemm),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -310,7 +310,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 ],
             )],
         ),
-        axes: AxisRule::Function("qpool"),
+        axes: AxisRule::Function(AxisFunction::Qpool),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -328,7 +328,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: qglobal_average_pool,
         traits: INTEGER,
         onnx: contrib("QLinearGlobalAveragePool", &[form(1, UNARY_INPUTS, &[ONNX_CHANNELS_LAST])]),
-        axes: AxisRule::Function("qpool"),
+        axes: AxisRule::Function(AxisFunction::Qpool),
         ..OpDecl::BASE
     },
     OpDecl {

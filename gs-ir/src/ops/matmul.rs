@@ -4,8 +4,8 @@ use super::support::*;
 use crate::dim::Dim;
 use crate::infer::{InferCtx, InferError};
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole, ResultDecl, form,
-    uncovered,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole,
+    ResultDecl, form, uncovered,
 };
 use crate::types::Shape;
 
@@ -39,7 +39,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: gemm,
         // Before 7 the third input broadcasts only on request.
         onnx: onnx("Gemm", &[uncovered(1), form(7, GEMM_INPUTS, GEMM_ONNX_ATTRS)]),
-        axes: AxisRule::Function("gemm"),
+        axes: AxisRule::Function(AxisFunction::Gemm),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -49,7 +49,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         results: &[ResultDecl::one("y", QRole::Own)],
         infer: matmul,
         onnx: onnx("MatMul", &[form(1, AB, &[])]),
-        axes: AxisRule::Function("matmul"),
+        axes: AxisRule::Function(AxisFunction::Matmul),
         ..OpDecl::BASE
     },
 ];

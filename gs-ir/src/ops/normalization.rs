@@ -5,8 +5,8 @@ use crate::dim::Dim;
 use crate::elem::ElemType;
 use crate::infer::InferCtx;
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxForm, OnnxInput, OpDecl, OperandDecl, QRole,
-    ResultDecl, form, uncovered,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxForm, OnnxInput, OpDecl, OperandDecl,
+    QRole, ResultDecl, form, uncovered,
 };
 
 const EPSILON: AttrDecl = AttrDecl::new("epsilon", AttrKind::Float, Default::Float(1e-5));
@@ -104,7 +104,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 ],
             )],
         ),
-        axes: AxisRule::Function("layer_norm"),
+        axes: AxisRule::Function(AxisFunction::LayerNorm),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -116,7 +116,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         attrs: SOFTMAX_ATTRS,
         infer: softmax,
         onnx: onnx("Softmax", SOFTMAX_FORMS),
-        axes: AxisRule::Function("softmax"),
+        axes: AxisRule::Function(AxisFunction::Softmax),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -127,7 +127,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         attrs: SOFTMAX_ATTRS,
         infer: softmax,
         onnx: onnx("LogSoftmax", SOFTMAX_FORMS),
-        axes: AxisRule::Function("softmax"),
+        axes: AxisRule::Function(AxisFunction::Softmax),
         ..OpDecl::BASE
     },
 ];

@@ -4,8 +4,8 @@ use super::support::*;
 use crate::dim::Dim;
 use crate::infer::InferCtx;
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole, ResultDecl,
-    Traits, form, uncovered,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole,
+    ResultDecl, Traits, form, uncovered,
 };
 use crate::types::{Known, Shape};
 
@@ -54,7 +54,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 form(18, PAD_18, &[ONNX_MODE]),
             ],
         ),
-        axes: AxisRule::Function("pad"),
+        axes: AxisRule::Function(AxisFunction::Pad),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -70,7 +70,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: gather,
         traits: MOVES,
         onnx: onnx("Gather", &[form(1, DATA_INDICES, &[ONNX_AXIS])]),
-        axes: AxisRule::Function("gather"),
+        axes: AxisRule::Function(AxisFunction::Gather),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -98,7 +98,7 @@ pub(crate) const OPS: &[OpDecl] = &[
             "Tile",
             &[uncovered(1), form(6, &[OnnxInput::Operand("x"), OnnxInput::Attr("repeats")], &[])],
         ),
-        axes: AxisRule::Function("tile"),
+        axes: AxisRule::Function(AxisFunction::Tile),
         ..OpDecl::BASE
     },
 ];

@@ -5,8 +5,8 @@ use crate::dim::Dim;
 use crate::elem::ElemType;
 use crate::infer::{InferCtx, InferError};
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole, ResultDecl,
-    Traits, form, uncovered,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole,
+    ResultDecl, Traits, form, uncovered,
 };
 
 const OWN: &[ResultDecl] = &[ResultDecl::one("y", QRole::Own)];
@@ -63,7 +63,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         ],
         infer: qdq,
         traits: Traits::PURE.and(Traits::QUANTISER).and(Traits::IDEMPOTENT).and(Traits::MONOTONE),
-        axes: AxisRule::Function("quantize"),
+        axes: AxisRule::Function(AxisFunction::Quantize),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -101,7 +101,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 uncovered(28),
             ],
         ),
-        axes: AxisRule::Function("quantize"),
+        axes: AxisRule::Function(AxisFunction::Quantize),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -126,7 +126,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 uncovered(28),
             ],
         ),
-        axes: AxisRule::Function("quantize"),
+        axes: AxisRule::Function(AxisFunction::Quantize),
         ..OpDecl::BASE
     },
 ];

@@ -5,8 +5,8 @@ use crate::dim::Dim;
 use crate::elem::ElemType;
 use crate::infer::{InferCtx, InferError};
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxForm, OnnxInput, OpDecl, OperandDecl, QRole,
-    ResultDecl, form,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxForm, OnnxInput, OpDecl, OperandDecl,
+    QRole, ResultDecl, form,
 };
 use crate::types::{Known, Shape};
 
@@ -41,7 +41,7 @@ const fn reduction(
         attrs: ATTRS,
         infer: reduce,
         onnx: onnx(onnx_name, forms),
-        axes: AxisRule::Function("reduce"),
+        axes: AxisRule::Function(AxisFunction::Reduce),
         ..OpDecl::BASE
     }
 }

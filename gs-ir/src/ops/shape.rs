@@ -4,8 +4,8 @@ use super::support::*;
 use crate::dim::Dim;
 use crate::infer::{InferCtx, InferError, dims_attr};
 use crate::registry::{
-    AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole, ResultDecl,
-    Traits, form,
+    AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole,
+    ResultDecl, Traits, form,
 };
 use crate::types::{Known, Shape};
 
@@ -36,7 +36,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 form(14, &[OnnxInput::Operand("x"), OnnxInput::Attr("shape")], &[ONNX_ALLOW_ZERO]),
             ],
         ),
-        axes: AxisRule::Function("reshape"),
+        axes: AxisRule::Function(AxisFunction::Reshape),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -54,7 +54,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 form(14, &[OnnxInput::Operand("x"), OnnxInput::Operand("shape")], &[ONNX_ALLOW_ZERO]),
             ],
         ),
-        axes: AxisRule::Function("reshape"),
+        axes: AxisRule::Function(AxisFunction::Reshape),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -66,7 +66,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: flatten,
         traits: MOVES,
         onnx: onnx("Flatten", &[form(1, X, &[OnnxAttr::Same("axis", "axis")])]),
-        axes: AxisRule::Function("flatten"),
+        axes: AxisRule::Function(AxisFunction::Flatten),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -78,7 +78,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: transpose,
         traits: MOVES,
         onnx: onnx("Transpose", &[form(1, X, &[OnnxAttr::Same("perm", "perm")])]),
-        axes: AxisRule::Function("transpose"),
+        axes: AxisRule::Function(AxisFunction::Transpose),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -90,7 +90,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: squeeze,
         traits: MOVES,
         onnx: onnx("Squeeze", &[form(1, X, ONNX_AXES), form(13, X_AXES, &[])]),
-        axes: AxisRule::Function("squeeze"),
+        axes: AxisRule::Function(AxisFunction::Squeeze),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -102,7 +102,7 @@ pub(crate) const OPS: &[OpDecl] = &[
         infer: unsqueeze,
         traits: MOVES,
         onnx: onnx("Unsqueeze", &[form(1, X, ONNX_AXES), form(13, X_AXES, &[])]),
-        axes: AxisRule::Function("unsqueeze"),
+        axes: AxisRule::Function(AxisFunction::Unsqueeze),
         ..OpDecl::BASE
     },
 ];

@@ -5,8 +5,8 @@ use crate::dim::Dim;
 use crate::elem::ElemType;
 use crate::infer::{Fact, InferCtx, InferError};
 use crate::registry::{
-    Arity, AttrDecl, AttrKind, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl, QRole,
-    ResultDecl, Traits, form, uncovered,
+    Arity, AttrDecl, AttrKind, AxisFunction, AxisRule, Default, OnnxAttr, OnnxInput, OpDecl, OperandDecl,
+    QRole, ResultDecl, Traits, form, uncovered,
 };
 use crate::types::{Known, Shape, TensorType};
 
@@ -33,7 +33,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 form(4, INPUTS, &[ONNX_AXIS]),
             ],
         ),
-        axes: AxisRule::Function("concat"),
+        axes: AxisRule::Function(AxisFunction::Concat),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -58,7 +58,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 ),
             ],
         ),
-        axes: AxisRule::Function("split"),
+        axes: AxisRule::Function(AxisFunction::Split),
         ..OpDecl::BASE
     },
     OpDecl {
@@ -101,7 +101,7 @@ pub(crate) const OPS: &[OpDecl] = &[
                 ),
             ],
         ),
-        axes: AxisRule::Function("slice"),
+        axes: AxisRule::Function(AxisFunction::Slice),
         ..OpDecl::BASE
     },
 ];

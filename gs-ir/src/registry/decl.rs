@@ -5,6 +5,7 @@
 use crate::attr::{Attr, AttrSet};
 use crate::elem::ElemType;
 use crate::infer::{InferCtx, InferError};
+pub use crate::ops::axis_rule::AxisFunction;
 
 /// One operator.
 #[derive(Clone, Copy, Debug)]
@@ -376,7 +377,7 @@ impl Traits {
 }
 
 /// How the axes of an operation's tensors are tied (reference: pruning-groups 1, 2 and 10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum AxisRule {
     /// Nothing is understood: every axis is pinned.
     Opaque,
@@ -385,8 +386,8 @@ pub enum AxisRule {
     Clauses(&'static str),
     /// All axes of all operands and results are tied after broadcasting.
     Elementwise,
-    /// The coupling depends on shapes or attributes: the name of one of the axis functions.
-    Function(&'static str),
+    /// The coupling depends on shapes or attributes.
+    Function(AxisFunction),
 }
 
 /// How an operator appears in ONNX.

@@ -6,6 +6,7 @@ mod decl;
 pub use decl::*;
 
 use crate::entity::{Handle, OpKind};
+use crate::ops::axis_rule::{self, Clause};
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, OnceLock};
 use thiserror::Error;
@@ -14,6 +15,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     decls: Vec<OpDecl>,
+    axes: Vec<Vec<Clause<'static>>>,
     by_name: FxHashMap<&'static str, OpKind>,
     by_onnx: FxHashMap<&'static str, Vec<OpKind>>,
 }
@@ -54,6 +56,10 @@ impl Registry {
     /// Adds an operator.
     pub fn register(&mut self, decl: OpDecl) -> Result<OpKind, RegisterError> {
         check(&decl)?;
+        let axes = axis_rule::checked(&decl).map_err(|reason| RegisterError::Malformed {
+            name: decl.name,
+            reason: format!("axis rule: {reason}"),
+        })?;
         let kind = OpKind::from_index(self.decls.len());
         if self.by_name.contains_key(decl.name) {
             return Err(RegisterError::Duplicate(decl.name));
@@ -63,12 +69,18 @@ impl Registry {
             self.by_onnx.entry(onnx.name).or_default().push(kind);
         }
         self.decls.push(decl);
+        self.axes.push(axes);
         Ok(kind)
     }
 
     /// The declaration behind a handle.
     pub fn decl(&self, kind: OpKind) -> &OpDecl {
         &self.decls[kind.index()]
+    }
+
+    /// The clauses of an operator whose axis rule is a list of them; see [`AxisRule`].
+    pub fn axis_clauses(&self, kind: OpKind) -> &[Clause<'static>] {
+        &self.axes[kind.index()]
     }
 
     /// The operator of this name.
