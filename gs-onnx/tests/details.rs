@@ -527,3 +527,40 @@ fn static_operands_become_attributes_of_the_declared_kind() {
     let low = &main_graph(&written).initializer[0];
     assert_eq!((low.name(), low.data_type(), low.dims.len()), ("limit.min", dt::FLOAT16, 0));
 }
+
+#[test]
+fn what_matters_to_training_alone_survives_a_round_trip() {
+    for opset in [9, 15] {
+        let x = || value("x", &["1", "2", "3"]);
+        let dropout = node("Dropout", if opset < 12 { &["n"] } else { &["n", "ratio"] }, &["y"]);
+        let dropout = if opset < 12 { with(dropout, float("ratio", 0.25)) } else { dropout };
+        let norm =
+            with(node("BatchNormalization", &["x", "s", "s", "s", "s"], &["n"]), float("momentum", 0.75));
+        let mut g = graph(vec![norm, dropout], vec![x()], vec![value("y", &["1", "2", "3"])]);
+        g.initializer = vec![f32s("s", &[2], &[1.0, 2.0]), f32s("ratio", &[], &[0.25])];
+        let first = read_ok(&model(opset, g));
+        let again = read_ok(&write(&first));
+        for module in [&first, &again] {
+            let floats: Vec<Option<f32>> = module
+                .all_ops()
+                .into_iter()
+                .map(|op| {
+                    let name = if module.is(op, "dropout") { "ratio" } else { "momentum" };
+                    module.decl(op).float(module.attrs_of(op), name)
+                })
+                .collect();
+            assert_eq!(floats, [Some(0.75), Some(0.25)], "opset {opset}");
+        }
+    }
+}
+
+#[test]
+fn a_ratio_that_is_computed_is_no_reason_to_give_up() {
+    let x = || value("x", &["2"]);
+    let g = graph(
+        vec![node("Dropout", &["x", "r"], &["y"])],
+        vec![x(), value("r", &[])],
+        vec![value("y", &["2"])],
+    );
+    assert_eq!(op_names(&read_ok(&model(15, g))), ["dropout"]);
+}

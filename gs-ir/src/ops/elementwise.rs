@@ -176,25 +176,40 @@ pub(crate) const OPS: &[OpDecl] = &[
         )
     },
     OpDecl { infer: same_contents, ..handed_on("identity", "`x` itself.", "Identity", &[form(1, X, &[])]) },
-    handed_on(
-        "dropout",
-        "`x` itself: dropout as it acts outside training.",
-        "Dropout",
-        &[
-            form(
-                1,
-                X,
-                &[OnnxAttr::Demanded("is_test", Default::Int(1)), OnnxAttr::Ignored("ratio"), CONSUMED],
-            ),
-            form(6, X, &[OnnxAttr::Demanded("is_test", Default::Int(1)), OnnxAttr::Ignored("ratio")]),
-            form(7, X, &[OnnxAttr::Ignored("ratio")]),
-            form(
-                12,
-                &[OnnxInput::Operand("x"), OnnxInput::Ignored, OnnxInput::Fixed(Default::Bool(false))],
-                &[OnnxAttr::Ignored("seed")],
-            ),
-        ],
-    ),
+    OpDecl {
+        attrs: &[AttrDecl::new("ratio", AttrKind::Float, Default::Float(0.5))],
+        ..handed_on(
+            "dropout",
+            "`x` itself: dropout as it acts outside training; `ratio` is what training drops.",
+            "Dropout",
+            &[
+                form(
+                    1,
+                    X,
+                    &[
+                        OnnxAttr::Demanded("is_test", Default::Int(1)),
+                        OnnxAttr::Same("ratio", "ratio"),
+                        CONSUMED,
+                    ],
+                ),
+                form(
+                    6,
+                    X,
+                    &[OnnxAttr::Demanded("is_test", Default::Int(1)), OnnxAttr::Same("ratio", "ratio")],
+                ),
+                form(7, X, &[OnnxAttr::Same("ratio", "ratio")]),
+                form(
+                    12,
+                    &[
+                        OnnxInput::Operand("x"),
+                        OnnxInput::Hint("ratio"),
+                        OnnxInput::Fixed(Default::Bool(false)),
+                    ],
+                    &[OnnxAttr::Ignored("seed")],
+                ),
+            ],
+        )
+    },
 ];
 
 const ALPHA: &[OnnxAttr] = &[OnnxAttr::Same("alpha", "alpha")];

@@ -11,7 +11,7 @@ use crate::registry::{
 
 const EPSILON: AttrDecl = AttrDecl::new("epsilon", AttrKind::Float, Default::Float(1e-5));
 const ONNX_EPSILON: OnnxAttr = OnnxAttr::Same("epsilon", "epsilon");
-const MOMENTUM: OnnxAttr = OnnxAttr::Ignored("momentum");
+const MOMENTUM: OnnxAttr = OnnxAttr::Same("momentum", "momentum");
 
 const BATCH_NORM_INPUTS: &[OnnxInput] = &[
     OnnxInput::Operand("x"),
@@ -47,7 +47,8 @@ pub(crate) const OPS: &[OpDecl] = &[
             OperandDecl::one("var", QRole::Float),
         ],
         results: &[ResultDecl::one("y", QRole::Own)],
-        attrs: &[EPSILON],
+        // The momentum matters to training alone.
+        attrs: &[EPSILON, AttrDecl::new("momentum", AttrKind::Float, Default::Float(0.9))],
         infer: batch_norm,
         onnx: onnx(
             "BatchNormalization",

@@ -431,6 +431,8 @@ pub enum OnnxInput {
     Attr(&'static str),
     /// As `Attr`, a scalar rather than a vector. A float attribute is written with the element type of the first operand.
     ScalarAttr(&'static str),
+    /// As `ScalarAttr`, but it matters to training alone: where it is no constant it is dropped.
+    Hint(&'static str),
     /// Must be absent, or a constant of this value, or the operation is opaque; never written.
     /// [`Default::Absent`] allows absence only.
     Fixed(Default),

@@ -128,7 +128,9 @@ fn check(decl: &OpDecl) -> Result<(), RegisterError> {
         for input in form.inputs {
             let (known, name) = match *input {
                 OnnxInput::Operand(n) => (decl.operand_index(n).is_some(), n),
-                OnnxInput::Attr(n) | OnnxInput::ScalarAttr(n) => (decl.attr(n).is_some(), n),
+                OnnxInput::Attr(n) | OnnxInput::ScalarAttr(n) | OnnxInput::Hint(n) => {
+                    (decl.attr(n).is_some(), n)
+                }
                 OnnxInput::Fixed(_) | OnnxInput::Ignored => continue,
             };
             if !known {

@@ -77,7 +77,7 @@ fn fit(decl: &OpDecl, attrs: &AttrSet, present: &[bool], version: i64) -> Result
 /// Whether a form can say that one of our attributes has this value.
 fn says_attr(decl: &OpDecl, form: &OnnxForm, name: &str, value: &Attr) -> bool {
     let as_input = form.inputs.iter().any(|i| match *i {
-        OnnxInput::Attr(n) | OnnxInput::ScalarAttr(n) => n == name,
+        OnnxInput::Attr(n) | OnnxInput::ScalarAttr(n) | OnnxInput::Hint(n) => n == name,
         _ => false,
     });
     let has_symbols = matches!(value, Attr::Dims(d) if d.iter().any(|d| d.as_const().is_none()));
@@ -150,7 +150,9 @@ impl Exporter<'_> {
                     }
                 }
                 OnnxInput::Attr(name) => inputs.push(self.static_input(op, name, false, body)?),
-                OnnxInput::ScalarAttr(name) => inputs.push(self.static_input(op, name, true, body)?),
+                OnnxInput::ScalarAttr(name) | OnnxInput::Hint(name) => {
+                    inputs.push(self.static_input(op, name, true, body)?);
+                }
                 OnnxInput::Fixed(_) | OnnxInput::Ignored => inputs.push(String::new()),
             }
         }

@@ -249,6 +249,13 @@ impl Importer<'_> {
                         out.made_static.push(value);
                     }
                 }
+                OnnxInput::Hint(name) => {
+                    if let Some(value) = given.first().copied().flatten() {
+                        // What is computed says nothing that matters here.
+                        let _ = self.read_static(decl, name, value, &mut out.attrs);
+                        out.made_static.push(value);
+                    }
+                }
                 OnnxInput::Fixed(default) => {
                     let value = given.first().copied().flatten();
                     if let Some(value) = value.filter(|&v| !self.is_constant(v, default)) {

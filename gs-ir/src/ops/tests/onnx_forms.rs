@@ -114,7 +114,7 @@ fn check_inputs(decl: &OpDecl, form: &OnnxForm, schema: &Schema) {
                 // What we need ONNX must give. The reverse may be looser: an older version may demand more.
                 assert!(arity != Arity::One || needed, "{place}: `{n}` may be absent in ONNX");
             }
-            OnnxInput::Attr(n) | OnnxInput::ScalarAttr(n) => {
+            OnnxInput::Attr(n) | OnnxInput::ScalarAttr(n) | OnnxInput::Hint(n) => {
                 let default = decl.attr(n).unwrap().default;
                 assert_eq!(default == Default::Required, needed, "{place}: `{n}`");
             }
