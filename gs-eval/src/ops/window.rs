@@ -233,13 +233,14 @@ fn backward_axis(
     let (extent, covered, stride) = (narrow(input)?, span(kernel, s.dilation)?, narrow(s.stride)?);
     let bad = OpError::Attr { name: "pads", reason: "leave no output" };
     let full = (extent - 1)
-        .max(0)
         .checked_mul(stride)
         .and_then(|f| f.checked_add(covered))
         .and_then(|f| f.checked_add(extra));
     let full = full.ok_or_else(|| bad.clone())?;
     let same = matches!(auto, "SAME_UPPER" | "SAME_LOWER");
-    let (begin, end) = match wanted.or_else(|| same.then(|| extent.saturating_mul(stride))) {
+    // Where the kernel is shorter than the stride, places at the end are reached by no element.
+    let wanted = wanted.or_else(|| same.then(|| extent.saturating_mul(stride)));
+    let (begin, end) = match wanted {
         Some(output) => {
             let total = full.checked_sub(output).ok_or_else(|| bad.clone())?.max(0);
             let less = total / 2;
@@ -250,7 +251,7 @@ fn backward_axis(
     };
     let output = match wanted {
         Some(w) => Some(w),
-        None => full.checked_sub(begin).and_then(|o| o.checked_sub(end)),
+        None => full.checked_sub(begin).and_then(|o| o.checked_sub(end)).filter(|&o| o > 0),
     };
     let output = output.and_then(|o| usize::try_from(o).ok()).ok_or(bad)?;
     Ok(Axis { input, output, kernel, stride: s.stride, dilation: s.dilation, pad: begin, pad_end: end })
@@ -299,6 +300,10 @@ mod tests {
         assert_eq!(of(None, "NOTSET", 1).output, 8);
         assert_eq!((of(None, "SAME_UPPER", 0).output, of(None, "SAME_UPPER", 0).pad), (6, 0));
         assert_eq!(of(Some(10), "NOTSET", 0).output, 10);
+        for auto in ["SAME_UPPER", "SAME_LOWER"] {
+            let short = backward_axis(3, 1, &steps(2, 1, 0, 0), auto, 0, None).unwrap();
+            assert_eq!((short.output, short.pad), (6, 0));
+        }
     }
 
     #[test]

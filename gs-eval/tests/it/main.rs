@@ -10,3 +10,4 @@ mod quant_ops;
 mod registry;
 mod run;
 mod stream;
+mod windows;

@@ -93,8 +93,10 @@ impl Window {
         } else {
             span.floor_div(step.stride).add(&1.into())
         };
+        // A window that does not fit at all has no place, also where a last one may reach over the end.
+        let fits = !matches!(span, Dim::Const(n) if n < 0);
         match places {
-            Dim::Const(n) if n < 1 => fail(format!(
+            Dim::Const(n) if n < 1 || !fits => fail(format!(
                 "a window that reaches over {} elements does not fit spatial axis {axis}: its extent is {}, padded by {} and {}",
                 show(&reach),
                 show(input),
