@@ -14,7 +14,7 @@ pub(super) fn of_value(view: &dyn View, value: ValueId, limit: usize) -> Result<
     let global = view.global(value).ok_or("it is not a constant")?;
     let ty = view.type_of(value);
     match derived(view, global, ty, value) {
-        Some(data) => numbers(&Global { init: Init::Data(data), ..global.clone() }, ty, limit),
+        Some(data) => numbers(&holding(global, data), ty, limit),
         None => numbers(global, ty, limit),
     }
 }
@@ -31,9 +31,16 @@ pub(super) fn all_of_value(
     let global = view.global(value).ok_or("it is not a constant")?;
     let ty = view.type_of(value);
     match derived(view, global, ty, value) {
-        Some(data) => all(&Global { init: Init::Data(data), ..global.clone() }, ty, test),
+        Some(data) => all(&holding(global, data), ty, test),
         None => all(global, ty, test),
     }
+}
+
+/// The global with contents that were computed.
+fn holding(global: &Global, data: TensorData) -> Global {
+    let mut global = global.clone();
+    global.init = Init::Data(data);
+    global
 }
 
 /// The contents of a small constant that is made from others.
