@@ -1,6 +1,7 @@
 //! Uniform quantisation: from a range to scale and zero point, and from a number to its code and back.
 
 use crate::arith::{Codes, Rounding};
+use gs_ir::CodeRange;
 
 /// What the codes of a quantiser may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +19,12 @@ pub struct CodeKind {
 impl CodeKind {
     /// Smallest and largest code.
     pub fn range(&self) -> (i64, i64) {
-        let bits = self.bits.clamp(1, 32);
-        let (low, high) = if self.signed {
-            (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1)
-        } else {
-            (0, (1i64 << bits) - 1)
-        };
-        (low + i64::from(self.narrow), high)
+        let codes = self.codes();
+        (codes.low, codes.high)
+    }
+
+    fn codes(&self) -> CodeRange {
+        CodeRange::of(self.bits.min(32), self.signed, self.narrow)
     }
 }
 
@@ -43,9 +43,8 @@ impl Grid {
     /// The scale is computed in f64 and rounded once to f32; the zero point is then computed from that f32 scale, in
     /// f32 (Jacob et al. 2018, section 3, with the range extended to zero).
     pub fn cover(min: f32, max: f32, kind: CodeKind) -> Self {
-        let (low, high) = kind.range();
+        let CodeRange { low, high, middle } = kind.codes();
         let (min, max) = (min.min(0.0), max.max(0.0)); // NaN counts as zero
-        let middle = if kind.signed { 0 } else { 1i64 << (kind.bits.clamp(1, 32) - 1) };
         let wide = match kind.symmetric {
             true => 2.0 * f64::from(max.max(-min)),
             false => f64::from(max) - f64::from(min),

@@ -132,8 +132,10 @@ impl ElemType {
         match self {
             U64 => Some((0, i64::MAX)),
             I64 => Some((i64::MIN, i64::MAX)),
-            _ if self.is_signed_int() => Some((-(1 << (bits - 1)), (1 << (bits - 1)) - 1)),
-            _ if self.is_int() => Some((0, (1 << bits) - 1)),
+            _ if self.is_int() => {
+                let codes = CodeRange::of(bits, self.is_signed_int(), false);
+                Some((codes.low, codes.high))
+            }
             _ => None,
         }
     }
@@ -141,6 +143,32 @@ impl ElemType {
     /// The integer type of this width and sign.
     pub fn int(bits: u32, signed: bool) -> Option<Self> {
         TABLE.iter().map(|r| r.0).find(|e| e.is_int() && e.bits() == bits && e.is_signed_int() == signed)
+    }
+}
+
+/// The codes that a quantiser may use: the one place that says so.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CodeRange {
+    /// The smallest.
+    pub low: i64,
+    /// The largest.
+    pub high: i64,
+    /// The code of zero on a symmetric grid.
+    pub middle: i64,
+}
+
+impl CodeRange {
+    /// The codes of 1 to 63 bits (another width counts as the nearest of these): around zero where they are signed,
+    /// else from zero on; `narrow` leaves out the smallest.
+    pub const fn of(bits: u32, signed: bool, narrow: bool) -> Self {
+        let bits = match bits {
+            0 => 1,
+            64.. => 63,
+            _ => bits,
+        };
+        let half = 1i64 << (bits - 1);
+        let (low, high, middle) = if signed { (-half, half - 1, 0) } else { (0, half - 1 + half, half) };
+        Self { low: low + narrow as i64, high, middle }
     }
 }
 
@@ -167,5 +195,23 @@ mod tests {
         assert_eq!(U2.int_range(), Some((0, 3)));
         assert_eq!(ElemType::int(8, false), Some(U8));
         assert_eq!(I4.bytes_for(3), Some(2));
+    }
+
+    #[test]
+    fn code_ranges() {
+        let of = |bits, signed, narrow| {
+            let c = CodeRange::of(bits, signed, narrow);
+            (c.low, c.high, c.middle)
+        };
+        assert_eq!(of(8, true, false), (-128, 127, 0));
+        assert_eq!(of(8, true, true), (-127, 127, 0));
+        assert_eq!(of(4, false, false), (0, 15, 8));
+        assert_eq!(of(1, false, false), (0, 1, 1));
+        assert_eq!(of(1, true, true), (0, 0, 0));
+        assert_eq!((of(0, true, false), of(99, false, false)), (of(1, true, false), (0, i64::MAX, 1 << 62)));
+        for e in ElemType::all().filter(|e| e.is_int() && e.bits() < 64) {
+            let c = CodeRange::of(e.bits(), e.is_signed_int(), false);
+            assert_eq!(e.int_range(), Some((c.low, c.high)));
+        }
     }
 }

@@ -26,7 +26,7 @@ pub mod verify;
 
 pub use attr::{Attr, AttrSet, FloatBits, Literal, TensorData};
 pub use dim::Dim;
-pub use elem::ElemType;
+pub use elem::{CodeRange, ElemType};
 pub use entity::{
     AttrsId, GlobalId, GraphId, Handle, OpId, OpKind, SourceId, Sym, SymbolId, TypeId, ValueId,
 };

@@ -3,7 +3,7 @@
 //! Formulas are those of the reference evaluator: a quotient in f32, halves to the even code, saturation; scale and
 //! zero point of `fake_quant` by Jacob et al. 2018, section 3, with the range extended to zero.
 
-use gs_ir::{Attr, AttrSet, ElemType, Literal, Type};
+use gs_ir::{Attr, AttrSet, CodeRange, ElemType, Literal, Type};
 
 use super::ExportError;
 use super::attrs::attribute;
@@ -83,16 +83,8 @@ impl Body {
 }
 
 /// The codes that a quantiser may use.
-struct Codes {
-    low: i64,
-    high: i64,
-}
-
-fn codes(bits: i64, signed: bool, narrow: bool) -> Codes {
-    let bits = bits.clamp(1, 32) as u32;
-    let (low, high) =
-        if signed { (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1) } else { (0, (1i64 << bits) - 1) };
-    Codes { low: low + i64::from(narrow), high }
+fn codes(bits: i64, signed: bool, narrow: bool) -> CodeRange {
+    CodeRange::of(bits.clamp(1, 32) as u32, signed, narrow)
 }
 
 /// The body of `fake_quant(x, range)`; `None` where the rank of `x` must be known and is not.
@@ -102,14 +94,13 @@ pub(super) fn fake_quant(attrs: &AttrSet, x: &Type) -> Result<Option<Vec<NodePro
     let bits = attrs.int("bits", 8);
     let (signed, symmetric) = (attrs.bool("signed", false), attrs.bool("symmetric", false));
     let codes = codes(bits, signed, attrs.bool("narrow", false));
-    let middle = if signed { 0 } else { 1i64 << (bits.clamp(1, 32) - 1) };
     let mut b = Body::new();
     let (low, high) = range_with_zero(&mut b)?;
     let wide = width(&mut b, &low, &high, symmetric)?;
     let is_grid = is_positive_and_finite(&mut b, &wide)?;
     let scale = scale_of(&mut b, &wide, &is_grid, &codes)?;
     let zero_point = if symmetric {
-        b.number(middle.clamp(codes.low, codes.high) as f32)?
+        b.number(codes.middle.clamp(codes.low, codes.high) as f32)?
     } else {
         zero_point_of(&mut b, &low, &scale, &is_grid, &codes)?
     };
@@ -152,7 +143,7 @@ fn is_positive_and_finite(b: &mut Body, wide: &str) -> Result<Name, ExportError>
     b.op("And", &[&above, &below], &[])
 }
 
-fn scale_of(b: &mut Body, wide: &str, is_grid: &str, codes: &Codes) -> Result<Name, ExportError> {
+fn scale_of(b: &mut Body, wide: &str, is_grid: &str, codes: &CodeRange) -> Result<Name, ExportError> {
     let one = b.number(1.0)?;
     let steps = codes.high - codes.low;
     if steps == 0 {
@@ -171,7 +162,7 @@ fn zero_point_of(
     low: &str,
     scale: &str,
     is_grid: &str,
-    codes: &Codes,
+    codes: &CodeRange,
 ) -> Result<Name, ExportError> {
     let least = b.number(codes.low as f32)?;
     let offset = b.op("Div", &[low, scale], &[])?;
@@ -188,7 +179,7 @@ fn round_trip(
     x: &Type,
     scale: &str,
     zero_point: &str,
-    codes: &Codes,
+    codes: &CodeRange,
 ) -> Result<(), ExportError> {
     let elem = x.elem().unwrap_or(ElemType::F32);
     let wide = if elem == ElemType::F32 { "x".to_owned() } else { b.cast("x", ElemType::F32)? };
@@ -281,9 +272,9 @@ fn linear_pair(attrs: &AttrSet, axis: Option<i64>, x: &Type) -> Result<Vec<NodeP
 }
 
 /// All odd numbers of so many bits.
-fn odd_codes(bits: i64) -> Codes {
+fn odd_codes(bits: i64) -> CodeRange {
     let top = (1i64 << bits.clamp(0, 32)) - 1;
-    Codes { low: -top, high: top }
+    CodeRange { low: -top, high: top, middle: 0 }
 }
 
 /// As [`round_trip`], to odd codes: `2 * round((x / scale - 1) / 2) + 1`.
@@ -292,7 +283,7 @@ fn odd_round_trip(
     x: &Type,
     scale: &str,
     zero_point: &str,
-    codes: &Codes,
+    codes: &CodeRange,
 ) -> Result<(), ExportError> {
     let elem = x.elem().unwrap_or(ElemType::F32);
     let wide = if elem == ElemType::F32 { "x".to_owned() } else { b.cast("x", ElemType::F32)? };

@@ -8,7 +8,7 @@ use gs_ir::{At, AttrSet, Dim, OpDecl, OpId, OpKind, Type, ValueId, check_attrs, 
 use super::Importer;
 use super::attrs::{declared_value, default_value, has_value, kind_of};
 use super::scope::{Call, MadeStatic, Scope};
-use super::types::{join, settle};
+use super::types::join;
 use crate::error::Error;
 use crate::proto::{AttributeProto, GraphProto, attribute_type as at};
 
@@ -97,7 +97,7 @@ impl Importer<'_> {
         }
         if let Ok(facts) = infer::infer_op(&self.rw, op) {
             for (value, fact) in self.rw.op(op).results().to_vec().into_iter().zip(facts) {
-                let settled = settle(&mut self.rw, fact.ty);
+                let settled = self.rw.settle(fact.ty);
                 self.rw.set_type(value, settled);
             }
         }

@@ -40,15 +40,6 @@ fn dimension(module: &mut Module, dim: &Dimension) -> Dim {
     }
 }
 
-/// An inferred type with a fresh symbol for each extent that inference could not say.
-pub(super) fn settle(module: &mut Module, ty: Type) -> Type {
-    let Type::Tensor(TensorType { elem, shape: Some(mut shape) }) = ty else { return ty };
-    for dim in shape.iter_mut().filter(|d| d.is_unknown()) {
-        *dim = Dim::symbol(module.fresh_symbol());
-    }
-    Type::Tensor(TensorType { elem, shape: Some(shape) })
-}
-
 /// Joins what inference found with what the file states. The file only fills what inference had to leave open:
 /// an unknown type or rank, or an extent that became a fresh symbol, one that no operand has.
 pub(super) fn join(module: &Module, inferred: &Type, stated: &Type, operands: &[Type]) -> Type {

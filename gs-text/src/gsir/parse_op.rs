@@ -12,7 +12,8 @@ use gs_ir::infer::{infer_facts, infer_op};
 use gs_ir::registry::{Arity, Regions};
 use gs_ir::verify::contradicts;
 use gs_ir::{
-    At, Attr, AttrSet, AttrsId, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, OpKind, Sym, Type, ValueId,
+    At, Attr, AttrSet, AttrsId, Dim, Fact, GraphId, Handle, OPAQUE_NAME, OpDecl, OpId, OpKind, Sym, Type,
+    ValueId,
 };
 use smallvec::{SmallVec, smallvec};
 
@@ -270,14 +271,14 @@ impl Parser<'_, '_, '_, '_> {
         }
     }
 
-    /// A type without extents that cannot be said: each becomes a symbol of its own.
+    /// A type without extents that cannot be said, or not in this text: each becomes a symbol of its own.
     fn settled(&mut self, mut ty: Type) -> Type {
         if let Type::Tensor(t) = &mut ty {
-            for dim in t.shape.iter_mut().flatten().filter(|d| d.is_unknown() || too_large(d)) {
-                *dim = gs_ir::Dim::symbol(self.rw.fresh_symbol());
+            for dim in t.shape.iter_mut().flatten().filter(|d| too_large(d)) {
+                *dim = Dim::Unknown;
             }
         }
-        ty
+        self.rw.settle(ty)
     }
 
     /// Makes an operation and names its results. Without a kind it stands in for one that has errors.
