@@ -184,7 +184,8 @@ fn keys_of_target_files_are_needed_and_have_values_as_said() {
         let wrong = if list { "[\"no_such_word\"]" } else { "\"no_such_word\"" };
         let error =
             Target::parse(&with_value(&text, &real, Some(wrong))).expect_err("a wrong word").to_string();
-        let (_, expected) = error.rsplit_once("expected").unwrap_or_else(|| panic!("{key}: {error}"));
+        let listed = error.rsplit_once("expected").or_else(|| error.rsplit_once("there are:"));
+        let (_, expected) = listed.unwrap_or_else(|| panic!("{key}: {error}"));
         assert_eq!(words(expected), row.values, "{key}");
     }
 }

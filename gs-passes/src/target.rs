@@ -235,6 +235,6 @@ fn named<'de, D: Deserializer<'de>, T>(
     known: &[&str],
 ) -> Result<T, D::Error> {
     let word = String::deserialize(from)?;
-    let unknown = || format!("no {what} is named `{word}`; there are: {}", known.join(", "));
+    let unknown = || format!("no {what} is named `{word}`; there are: `{}`", known.join("`, `"));
     find(&word).ok_or_else(|| serde::de::Error::custom(unknown()))
 }
