@@ -227,3 +227,15 @@ fn gradients_are_those_of_finite_differences() {
         file.items.iter().map(|i| i.name().text.as_str()).filter(|n| !covered.contains(*n)).collect();
     assert!(missing.is_empty(), "no case tests the gradient of {missing:?}");
 }
+
+#[test]
+fn what_a_graph_stores_to_is_no_constant() {
+    let mut m = module(
+        "gsir 1\nparam @w : f32[2] = dense(1.0, 2.0)\nstate @s : f32[2] = splat(0.0)\n\
+         graph @main(%x : f32[2]) -> (%y : f32[2]) {\n  %0 = neg(@w) : f32[2] from \"n\"\n  %1 = mul(%x, %0) : f32[2] from \"m\"\n  \
+         return %1 updates { @w = %1 @s = %x }\n}\n",
+    );
+    run_pipeline(&mut m, "const-fold,cse,dce").unwrap();
+    let text = print_to_string(&m, &PrintOptions::default());
+    assert!(text.contains("neg(@w)") && text.contains("state @s"), "{text}");
+}

@@ -72,7 +72,8 @@ fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<
             Role::Param => params_are_constant,
             Role::State => false,
         };
-        ok.then_some(g)
+        // What some graph stores to is another number at the next step.
+        (ok && !m.is_written(g)).then_some(g)
     };
     data.operands()
         .map(|v| match v {

@@ -53,7 +53,7 @@ fn remove_dead_globals(rewriter: &mut Rewriter<'_>) -> usize {
         }
     }
     let unread = |m: &Module, readers: &[u32], g: GlobalId| {
-        readers[g.index()] == 0 && m.value(m.global(g).value).uses().is_empty() && !is_updated(m, g)
+        readers[g.index()] == 0 && m.value(m.global(g).value).uses().is_empty() && !m.is_written(g)
     };
     let mut pending: Vec<GlobalId> = rewriter.globals().map(|(id, _)| id).collect();
     let mut removed = 0;
@@ -70,8 +70,4 @@ fn remove_dead_globals(rewriter: &mut Rewriter<'_>) -> usize {
         removed += 1;
     }
     removed
-}
-
-fn is_updated(module: &Module, global: GlobalId) -> bool {
-    module.entries().iter().any(|&g| module.graph(g).updates().any(|(u, _)| u == global))
 }
