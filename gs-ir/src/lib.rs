@@ -36,7 +36,7 @@ pub use infer::{Fact, InferError, Knowledge, infer_module};
 pub use module::{Meta, Module, OPAQUE_NAME, OnnxMeta, OpIter};
 pub use phase::Phase;
 pub use registry::{OpDecl, Registry};
-pub use rewriter::{At, Event, NewGlobal, Rewriter, check_attrs, normal_attrs};
+pub use rewriter::{At, Event, NewGlobal, Rewriter, TakenSource, check_attrs, normal_attrs};
 pub use source::SourceNames;
 pub use types::{Known, Shape, TensorType, Type};
 pub use verify::{VerifyError, verify};

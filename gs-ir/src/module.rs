@@ -260,7 +260,7 @@ impl Module {
     }
 
     /// The source names that an operation and everything in its regions stand for, in order.
-    pub fn nested_source(&mut self, id: OpId) -> SourceId {
+    pub(crate) fn nested_source(&mut self, id: OpId) -> SourceId {
         let mut list = self.ops[id].source;
         for region in self.ops[id].regions().to_vec() {
             for op in self.ops_nested(region) {

@@ -67,6 +67,9 @@ impl Sources {
         if a == Self::empty() {
             return b;
         }
+        if matches!(self.lists[a].parts, Parts::Pair(_, last) if last == b) {
+            return a;
+        }
         let lists = &mut self.lists;
         let list = List { parts: Parts::Pair(a, b), first: lists[a].first, holders: 0 };
         *self.pairs.entry((a, b)).or_insert_with(|| lists.push(list))

@@ -9,6 +9,7 @@ mod ops;
 mod tests;
 
 pub use attrs::{check_attrs, normal_attrs};
+pub use ops::TakenSource;
 
 use crate::entity::{GlobalId, GraphId, OpId, ValueId};
 use crate::global::{Init, Role};

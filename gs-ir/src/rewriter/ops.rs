@@ -10,6 +10,11 @@ use crate::source::Sources;
 use crate::types::Type;
 use smallvec::SmallVec;
 
+/// Source names of an operation that is to be erased: they wait for [`Rewriter::give_source`].
+#[must_use]
+#[derive(Debug)]
+pub struct TakenSource(SourceId);
+
 type Inferred = Result<SmallVec<[Fact; 2]>, InferError>;
 
 impl Rewriter<'_> {
@@ -284,12 +289,26 @@ impl Rewriter<'_> {
     /// Erases an operation and accounts for the source nodes that it and everything in its regions stood for: `into`
     /// takes them over where that is given, else those are noted as gone for which no other operation stands.
     pub fn retire(&mut self, op: OpId, into: Option<OpId>, entry: LedgerEntry) {
-        if let Some(heir) = into.filter(|&o| o != op) {
-            let source = self.module.nested_source(op);
-            self.join_source(heir, source);
+        let taken = self.take_source(op);
+        self.erase(op);
+        self.give_source(taken, into.filter(|&o| o != op), &entry);
+    }
+
+    /// Takes hold of the source names that an operation and everything in its regions stand for, before it is erased.
+    pub fn take_source(&mut self, op: OpId) -> TakenSource {
+        let source = self.module.nested_source(op);
+        self.module.sources.hold(source);
+        TakenSource(source)
+    }
+
+    /// Accounts for source names as [`Self::retire`] does. In constant time where a live operation takes them over.
+    pub fn give_source(&mut self, taken: TakenSource, into: Option<OpId>, entry: &LedgerEntry) {
+        if let Some(heir) = into {
+            self.join_source(heir, taken.0);
         }
-        let vanished = self.erase(op);
-        self.note_gone(&vanished, &entry);
+        let mut vanished = Vec::new();
+        self.module.sources.release(taken.0, &mut vanished);
+        self.note_gone(&vanished, entry);
     }
 
     /// Notes those source names as gone for which no live operation stands.

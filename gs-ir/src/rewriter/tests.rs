@@ -156,6 +156,26 @@ fn merging_a_long_chain_is_linear_in_memory_and_keeps_every_name() {
 }
 
 #[test]
+fn what_was_taken_goes_to_an_heir_that_is_made_later_or_is_gone() {
+    let mut module = Module::new();
+    let mut r = Rewriter::new(&mut module);
+    let (ops, names) = chain(&mut r, 3);
+    let entry = r.entry("removed", "test", None, None);
+    let input = r.op(ops[0]).operand(0).unwrap();
+    let (g, results) = (r.op(ops[0]).graph, [0, 1].map(|i| r.op(ops[i]).result()));
+    results.iter().for_each(|&v| r.replace_uses(v, input));
+    let taken = [0, 1].map(|i| r.take_source(ops[i]));
+    ops[..2].iter().for_each(|&op| assert!(r.erase(op).is_empty()));
+    let made = r.emit("neg", &[input], AttrSet::new(), At::End(g)).unwrap();
+    let heir = r.producer(made);
+    let [first, second] = taken;
+    r.give_source(first, heir, &entry);
+    r.give_source(second, Some(ops[0]), &entry); // erased: no heir
+    assert_eq!(module.source_of(heir.unwrap()).as_slice(), &names[..1]);
+    assert_eq!(gone(&module), ["r1"]);
+}
+
+#[test]
 fn globals_of_one_base_name_get_the_first_free_suffix() {
     let mut module = Module::new();
     let mut r = Rewriter::new(&mut module);

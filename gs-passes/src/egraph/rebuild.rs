@@ -250,13 +250,12 @@ impl<'a> Rebuild<'a, '_> {
         let left: Vec<&OldOp> = recipe.ops.iter().filter(|o| !self.kept.contains(&o.op)).collect();
         let mut sources = Vec::new();
         for old in left.iter().filter(|o| !heirs.contains_key(&o.op)) {
-            sources.push((self.rewriter.nested_source(old.op), self.entry(set, old)));
+            sources.push((self.rewriter.take_source(old.op), self.entry(set, old)));
         }
         let removed = self.erase_unused(left, &heirs, set);
         // The ledger names what came first in the network first.
         for (source, entry) in sources {
-            let names = self.rewriter.source(source);
-            self.rewriter.note_gone(&names, &entry);
+            self.rewriter.give_source(source, None, &entry);
         }
         removed
     }

@@ -9,7 +9,7 @@ use super::env::RuleEnv;
 use super::functions::Refusal;
 use super::matcher::{Match, Matcher};
 use super::rule::{Rule, RuleSet};
-use gs_ir::{Dim, Event, Handle, Module, OpId, Rewriter, Shape, SourceId, TensorType, Type, Use, ValueId};
+use gs_ir::{Dim, Event, Handle, Module, OpId, Rewriter, Shape, TakenSource, TensorType, Type, Use, ValueId};
 use gs_text::gsr::{Driver, Strictness};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
@@ -380,26 +380,20 @@ fn retire_all(rewriter: &mut Rewriter<'_>, rule: &Rule, root: OpId, found: &Matc
         }
     }
     for &(from, to) in &built.heirs {
-        let source = rewriter.nested_source(from);
+        let source = rewriter.op(from).source;
         rewriter.join_source(to, source);
     }
     let sources = erase_dead(rewriter, root, found);
     let entry = rewriter.entry(rule.note.as_deref().unwrap_or("removed"), &rule.name, None, None);
     // What came first in the network is named first.
     for (op, source) in sources.into_iter().rev() {
-        match heirs.get(&op).copied().or(stand_in) {
-            Some(heir) => rewriter.join_source(heir, source),
-            None => {
-                let names = rewriter.source(source);
-                rewriter.note_gone(&names, &entry);
-            }
-        }
+        rewriter.give_source(source, heirs.get(&op).copied().or(stand_in), &entry);
     }
 }
 
 /// Erases the root of a match and what else of it nothing reads any more; gives the source nodes that each stood for.
-fn erase_dead(rewriter: &mut Rewriter<'_>, root: OpId, found: &Match) -> Vec<(OpId, SourceId)> {
-    let mut sources = vec![(root, rewriter.nested_source(root))];
+fn erase_dead(rewriter: &mut Rewriter<'_>, root: OpId, found: &Match) -> Vec<(OpId, TakenSource)> {
+    let mut sources = vec![(root, rewriter.take_source(root))];
     rewriter.erase(root);
     // An operation comes before its operands, so that mostly one round finds everything that is dead.
     let mut left: Vec<OpId> = found.ops.iter().copied().filter(|op| *op != root).collect();
@@ -409,7 +403,7 @@ fn erase_dead(rewriter: &mut Rewriter<'_>, root: OpId, found: &Match) -> Vec<(Op
             let results = rewriter.op(op).results();
             let dead = results.iter().all(|v| v.some().is_none_or(|v| rewriter.value(v).uses().is_empty()));
             if dead && rewriter.op(op).is_live() {
-                sources.push((op, rewriter.nested_source(op)));
+                sources.push((op, rewriter.take_source(op)));
                 rewriter.erase(op);
             }
             !dead
