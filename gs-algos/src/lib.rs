@@ -3,7 +3,9 @@
 //! This crate runs no network: what must be run (calibration) is handed an [`gs_eval::Executor`]. It knows
 //! nothing of files, threads or training loops.
 
+pub mod algorithm;
 pub mod calibrate;
+pub mod callback;
 pub mod deploy;
 pub mod freeze;
 mod kept;

@@ -1,5 +1,6 @@
 //! The passes of this crate, as pipelines name them.
 
+use crate::algorithm::Algorithm;
 use crate::calibrate::{CalibrateOptions, calibrate};
 use crate::deploy::{Form, deploy, to_integers, to_qdq_form};
 use crate::freeze::freeze;

@@ -1,5 +1,6 @@
 //! What freezing and calibration refuse, in words that name the layer and what to do.
 
+use gs_algos::algorithm::Algorithm;
 use gs_algos::calibrate::{CalibrateOptions, calibrate};
 use gs_algos::deploy::to_integers;
 use gs_algos::freeze::freeze;

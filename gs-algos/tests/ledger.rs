@@ -1,5 +1,6 @@
 //! The ledger: what became of every operation and every parameter, and why.
 
+use gs_algos::algorithm::Algorithm;
 use gs_algos::calibrate::{CalibrateOptions, calibrate};
 use gs_algos::deploy::to_integers;
 use gs_algos::freeze::freeze;

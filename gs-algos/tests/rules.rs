@@ -1,6 +1,7 @@
 //! The rule files of this crate: every one loads without a finding, every rule has an example that holds, quantisers
 //! stand where they should in small networks, and lowering leaves no arithmetic in float.
 
+use gs_algos::algorithm::Algorithm;
 use gs_algos::calibrate::{CalibrateOptions, calibrate};
 use gs_algos::deploy::{Form, LOWER_ORT_CPU, deploy, to_integers};
 use gs_algos::freeze::freeze;

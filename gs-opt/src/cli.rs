@@ -37,6 +37,8 @@ pub enum Command {
     Ops(LookupArgs),
     /// List the shipped rewrite rules, or what rules may call.
     Rules(RulesArgs),
+    /// List the algorithms.
+    Algos,
     /// List the targets.
     Targets(LookupArgs),
     /// Explain a reason code of the ledger.

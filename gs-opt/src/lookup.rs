@@ -168,6 +168,13 @@ fn functions() -> Vec<Item> {
     gs_algos::rules::functions().iter().map(item).collect()
 }
 
+/// Lists algorithms.
+pub fn algos() {
+    for a in gs_algos::algorithm::ALGORITHMS {
+        say!("{:<20} {}", a.name, a.doc);
+    }
+}
+
 /// Lists targets.
 ///
 /// # Errors

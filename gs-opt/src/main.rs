@@ -27,6 +27,10 @@ fn run(cli: &Cli) -> Outcome<()> {
         Some(Command::Passes(args)) => lookup::passes(args),
         Some(Command::Ops(args)) => lookup::ops(args),
         Some(Command::Rules(args)) => lookup::rules(args),
+        Some(Command::Algos) => {
+            lookup::algos();
+            Ok(())
+        }
         Some(Command::Targets(args)) => lookup::targets(args),
         Some(Command::Explain { code }) => explain::run(code.as_deref()),
         Some(Command::Completions { shell }) => {

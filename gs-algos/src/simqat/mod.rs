@@ -6,6 +6,8 @@ mod config;
 
 pub use config::{ActConfig, ConfigError, LayerConfig, SimQatConfig, WeightConfig};
 
+use crate::algorithm::{Algorithm, freeze_and_deploy};
+use crate::deploy::Form;
 use crate::kept::note_kept;
 use crate::selector::{self, SelectorError};
 use crate::targets::{self, TargetLookupError};
@@ -57,13 +59,17 @@ pub enum SimQatError {
     NoGraph,
 }
 
-impl SimQat {
+impl Algorithm for SimQat {
+    fn name(&self) -> &'static str {
+        "simqat"
+    }
+
     /// Instruments a network: inserts quantisers whose ranges are not observed yet, states the target in the
     /// module's header, and notes for every layer that stays in float why. Applying it twice equals once.
     ///
     /// # Errors
     /// A wrong configuration, by its key; see [`SimQatError`].
-    pub fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+    fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         self.config.check().map_err(SimQatError::from)?;
         let target = targets::find(&self.config.target).map_err(SimQatError::from)?;
         if let Some(before) = module.meta.target.as_ref().filter(|t| **t != target.name) {
@@ -91,6 +97,10 @@ impl SimQat {
             ("activation quantisers inserted", of_rule(&["activation_fake_quant"])),
             ("fixed quantisers inserted", of_rule(&["fixed_fake_quant"])),
         ]))
+    }
+
+    fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        freeze_and_deploy(module, &self.config.target, Form::default())
     }
 }
 

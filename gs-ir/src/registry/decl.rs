@@ -47,6 +47,12 @@ impl OpDecl {
         axes: AxisRule::Opaque,
     };
 
+    /// Whether an operation may have so many results: none that must be there is missing, none is one too many.
+    pub fn may_have_results(&self, count: usize) -> bool {
+        let least = self.results.iter().filter(|r| r.arity == Arity::One).count();
+        count >= least && count.checked_sub(1).is_none_or(|last| self.result(last).is_some())
+    }
+
     /// The position of an operand by name.
     pub fn operand_index(&self, name: &str) -> Option<usize> {
         self.operands.iter().position(|o| o.name == name)

@@ -342,7 +342,7 @@ impl Verifier<'_> {
                 _ => {}
             }
         }
-        if data.results().len() > decl.results.len() && decl.result(data.results().len() - 1).is_none() {
+        if !decl.may_have_results(data.results().len()) {
             self.error(
                 Place::Op(op),
                 format!("it has {} results, {} are declared", data.results().len(), decl.results.len()),

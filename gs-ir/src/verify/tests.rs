@@ -131,3 +131,12 @@ fn a_derived_global_is_of_the_type_that_follows() {
         ["@wrong: it is stated as f32[5], but is f32[4]", "@half: an element has 4 bytes, the splat has 2"]
     );
 }
+
+#[test]
+fn an_operation_has_the_results_that_it_must_have() {
+    let (mut module, g, y) = relu(None);
+    let mut r = Rewriter::new(&mut module);
+    let kind = r.registry().kind("relu").unwrap();
+    r.create_typed(kind, &[Some(y)], AttrSet::new(), &[], At::End(g));
+    assert_eq!(complaints(&module), ["relu: it has 0 results, 1 are declared"]);
+}

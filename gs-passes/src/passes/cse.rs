@@ -55,7 +55,11 @@ pub fn merge_constants(module: &mut Module) -> usize {
         let global = rewriter.global(id);
         let Init::Data(data) = &global.init else { continue };
         let small = data.bytes().is_some_and(|b| b.len() <= COMPARED);
-        if global.role != Role::Const || rewriter.is_written(id) || !small || rewriter.value(global.value).uses().is_empty() {
+        if global.role != Role::Const
+            || rewriter.is_written(id)
+            || !small
+            || rewriter.value(global.value).uses().is_empty()
+        {
             continue;
         }
         let (key, value) = ((global.ty, data.clone()), global.value);

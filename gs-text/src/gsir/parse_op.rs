@@ -336,9 +336,7 @@ impl Parser<'_, '_, '_, '_> {
     // ---- checks against the declaration ----
 
     fn check_results(&mut self, decl: &OpDecl, s: &Statement, given: usize) -> bool {
-        let most = if given == 0 { true } else { decl.result(given - 1).is_some() };
-        let least = decl.results.iter().filter(|r| r.arity == Arity::One).count();
-        if most && given >= least {
+        if decl.may_have_results(given) {
             return true;
         }
         let message = format!(
