@@ -6,6 +6,7 @@
 
 pub mod kernels;
 mod plan;
+pub mod train;
 
 pub use plan::{PlanReport, RuntimePlan, Why};
 

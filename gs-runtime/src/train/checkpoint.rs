@@ -1,0 +1,200 @@
+//! Checkpoints: everything that a run needs to go on as if it had not stopped. One safetensors file: parameters and
+//! states by the names of their globals, and in its header what the run was about, so that another one is not taken up
+//! by mistake. How the file gets to the disk is the host's business.
+
+use super::TrainOptions;
+use gs_eval::{Tensor, TensorError};
+use gs_ir::{ElemType, GlobalId, Literal, Module};
+use gs_passes::training::train_graph;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use thiserror::Error;
+
+/// What a run is about. All of it must be equal for a run to be taken up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    entries: BTreeMap<&'static str, String>,
+}
+
+/// A run that was left at some step.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Steps done.
+    pub step: u64,
+    entries: BTreeMap<String, String>,
+    contents: BTreeMap<String, Tensor>,
+}
+
+/// Why a checkpoint could not be used or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The bytes are no checkpoint.
+    #[error("this is no checkpoint, or not all of one: {0}")]
+    Damaged(String),
+    /// It is one of another run.
+    #[error("the checkpoint is of another run: its {key} is {found}, here it is {wanted}")]
+    Other {
+        /// What differs.
+        key: &'static str,
+        /// That of the checkpoint.
+        found: String,
+        /// That of this run.
+        wanted: String,
+    },
+    /// It holds a tensor that the network has no place for.
+    #[error("the checkpoint holds `{0}`, which the network has not or has in another shape")]
+    Tensor(String),
+    /// A tensor cannot be made.
+    #[error(transparent)]
+    Make(#[from] TensorError),
+    /// The host could not write it.
+    #[error("{0}")]
+    Write(String),
+}
+
+const STEP: &str = "step";
+
+impl Manifest {
+    /// That of a run over so many samples.
+    pub fn of(module: &Module, options: &TrainOptions, samples: usize) -> Self {
+        let a = options.augment;
+        let entries = [
+            ("network", format!("{:016x}", fingerprint(module))),
+            ("seed", options.seed.to_string()),
+            ("batch size", options.batch.to_string()),
+            ("number of epochs", options.epochs.to_string()),
+            ("number of samples", samples.to_string()),
+            ("augmentation", format!("crop {} flip {}", a.crop, a.flip)),
+            ("engine", options.engine.clone()),
+        ];
+        Self { entries: entries.into() }
+    }
+}
+
+/// A number that differs for graphs that compute differently or keep other globals (FNV-1a over what a reader would
+/// compare: operators, attributes, types, names of globals). Contents of globals do not count.
+fn fingerprint(module: &Module) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |text: &str| {
+        for byte in text.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    let words = |v| module.type_of(v).words(&|s| format!("{s:?}"));
+    for (_, global) in module.globals() {
+        add(module.str(global.name));
+        add(&words(global.value));
+    }
+    for op in train_graph(module).into_iter().flat_map(|g| module.ops_in(g)) {
+        add(module.op_name(op));
+        for (name, attr) in module.attrs_of(op).iter() {
+            add(name);
+            add(&format!("{attr:?}"));
+        }
+        module.op(op).results().iter().filter(|v| !v.is_none()).for_each(|&v| add(&words(v)));
+    }
+    hash
+}
+
+impl Checkpoint {
+    pub(super) fn of(
+        manifest: &Manifest,
+        step: u64,
+        contents: &BTreeMap<GlobalId, Tensor>,
+        module: &Module,
+    ) -> Self {
+        let named =
+            |(id, t): (&GlobalId, &Tensor)| (module.str(module.global(*id).name).to_owned(), t.clone());
+        Self {
+            step,
+            entries: manifest.entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+            contents: contents.iter().map(named).collect(),
+        }
+    }
+
+    /// Whether it belongs to this run.
+    pub(super) fn fits(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
+        for (key, wanted) in &manifest.entries {
+            let found = self.entries.get(*key).map_or("not said", String::as_str);
+            if found != wanted {
+                return Err(CheckpointError::Other { key, found: found.to_owned(), wanted: wanted.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Its tensors by global.
+    pub(super) fn contents(&self, module: &Module) -> Result<Vec<(GlobalId, Tensor)>, CheckpointError> {
+        let place = |(name, tensor): (&String, &Tensor)| {
+            let id = module.global_named(name).filter(|&id| {
+                let ty = module.ty(module.global(id).ty).as_tensor();
+                let dims: Vec<i64> = tensor.dims().iter().map(|&d| d as i64).collect();
+                ty.is_some_and(|t| t.elem == tensor.elem() && t.const_dims() == Some(dims))
+            });
+            id.map(|id| (id, tensor.clone())).ok_or_else(|| CheckpointError::Tensor(name.clone()))
+        };
+        self.contents.iter().map(place).collect()
+    }
+
+    /// As the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// Element types that such files do not have.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
+        let mut header: HashMap<String, String> = self.entries.clone().into_iter().collect();
+        header.insert(STEP.to_owned(), self.step.to_string());
+        let mut literals: Vec<(&String, Dtype, Vec<usize>, Literal)> = Vec::new();
+        for (name, tensor) in &self.contents {
+            let dtype = dtype(tensor.elem()).ok_or_else(|| {
+                CheckpointError::Write(format!(
+                    "`{name}` is {}, which checkpoints do not hold",
+                    tensor.elem()
+                ))
+            })?;
+            literals.push((name, dtype, tensor.dims().to_vec(), tensor.literal()));
+        }
+        let mut views = Vec::new();
+        for (name, dtype, dims, literal) in &literals {
+            let bytes = literal.data.bytes().map_or(&[][..], |b| &b[..]);
+            let view = TensorView::new(*dtype, dims.clone(), bytes);
+            views.push((*name, view.map_err(|e| CheckpointError::Write(e.to_string()))?));
+        }
+        safetensors::serialize(views, Some(header)).map_err(|e| CheckpointError::Write(e.to_string()))
+    }
+
+    /// Reads the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// Bytes that are no checkpoint.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let damaged = |e: safetensors::SafeTensorError| CheckpointError::Damaged(e.to_string());
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let entries: BTreeMap<String, String> =
+            metadata.metadata().clone().unwrap_or_default().into_iter().collect();
+        let step = entries.get(STEP).and_then(|s| s.parse().ok());
+        let step = step.ok_or_else(|| CheckpointError::Damaged("it does not say its step".to_owned()))?;
+        let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let mut contents = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let elem = [ElemType::F32, ElemType::I64, ElemType::F64, ElemType::I32]
+                .into_iter()
+                .find(|&e| dtype(e) == Some(view.dtype()))
+                .ok_or_else(|| CheckpointError::Tensor(name.clone()))?;
+            let dims: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+            let literal = Literal::new(elem, dims, view.data().to_vec());
+            contents.insert(name, Tensor::from_literal(&literal)?);
+        }
+        Ok(Self { step, entries, contents })
+    }
+}
+
+fn dtype(elem: ElemType) -> Option<Dtype> {
+    match elem {
+        ElemType::F32 => Some(Dtype::F32),
+        ElemType::F64 => Some(Dtype::F64),
+        ElemType::I64 => Some(Dtype::I64),
+        ElemType::I32 => Some(Dtype::I32),
+        _ => None,
+    }
+}
