@@ -31,6 +31,10 @@ pub enum Command {
     Quantize(QuantizeArgs),
     /// Run a network over a data set: accuracy, speed, outputs.
     Eval(EvalArgs),
+    /// Train a network, with a compression algorithm or without.
+    Train(TrainArgs),
+    /// Make the network to deploy of one that was trained.
+    Convert(ConvertArgs),
     /// List the passes that pipelines may name.
     Passes(LookupArgs),
     /// List the operators of the IR.
@@ -226,6 +230,106 @@ pub struct EvalArgs {
     /// Threads (all processors).
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// Training.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The network (.onnx or .gsir).
+    pub model: PathBuf,
+    /// The algorithm with its options, like `simqat{weight={bits=4}}` (`gs-opt algos` lists them); none: float.
+    #[arg(long, value_name = "ALGORITHM")]
+    pub algorithm: Option<String>,
+    /// The samples to train on.
+    #[arg(long, value_name = "SPEC", help = format!("The samples to train on: {}", FORMS.join(", ")))]
+    pub data: String,
+    /// Samples to measure the accuracy on at the end.
+    #[arg(long, value_name = "SPEC")]
+    pub val: Option<String>,
+    /// Train on this many samples at most.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// How data is brought into the form of the network's input.
+    #[command(flatten)]
+    pub preprocess: PreprocessArgs,
+    /// Rounds over the samples.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub epochs: usize,
+    /// Samples of a step.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub batch: usize,
+    /// Learning rate.
+    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    pub lr: f32,
+    /// How the learning rate changes over the run.
+    #[arg(long, value_enum, default_value_t = ScheduleArg::Cosine)]
+    pub schedule: ScheduleArg,
+    /// Steps over which the learning rate rises at first.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub warmup: i64,
+    /// How parameters are changed.
+    #[arg(long, value_enum, default_value_t = OptimiserArg::Sgd)]
+    pub optimiser: OptimiserArg,
+    /// Momentum of SGD.
+    #[arg(long, value_name = "X", default_value_t = 0.9)]
+    pub momentum: f32,
+    /// Decay of the weights of layers.
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub weight_decay: f32,
+    /// Part of the target that is spread over all classes.
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub label_smoothing: f32,
+    /// Move pictures by up to N pixels either way.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub crop: usize,
+    /// Mirror half of the pictures.
+    #[arg(long)]
+    pub flip: bool,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// What runs the steps.
+    #[arg(long, value_enum, default_value_t = Engine::Fast)]
+    pub engine: Engine,
+    /// Threads (all processors). Their number does not change the result.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The folder for checkpoint, log and trained network.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Go on with the run in the folder.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// How parameters are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OptimiserArg {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// Adam with decoupled decay.
+    Adamw,
+}
+
+/// How the learning rate changes over a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScheduleArg {
+    /// Not at all.
+    Constant,
+    /// Along half a cosine to 0.
+    Cosine,
+    /// Along a line to 0.
+    Linear,
+}
+
+/// Making the network to deploy.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// The folder of a training run, or the trained network.
+    pub trained: PathBuf,
+    /// Where to write: .onnx or .gsir.
+    #[arg(short, long)]
+    pub output: PathBuf,
 }
 
 /// What runs a network.

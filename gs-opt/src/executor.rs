@@ -6,6 +6,14 @@ use gs_eval::{Arithmetic, Evaluator, Executor};
 use gs_ir::{Module, Phase};
 use gs_runtime::Runtime;
 
+/// What runs networks, as far as it decides their last bits.
+pub fn name(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Fast => gs_runtime::kernels::Kernels::detect().isa().name(),
+        Engine::Reference => "reference",
+    }
+}
+
 /// The executor asked for, with so many threads (all processors where none is given).
 ///
 /// # Errors

@@ -19,3 +19,4 @@ pub mod progress;
 pub mod quantize;
 pub mod say;
 pub mod source;
+pub mod train;

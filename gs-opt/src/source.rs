@@ -1,10 +1,11 @@
 //! Data sets as the passes see them: batches of named tensors.
 
 use crate::cli::PreprocessArgs;
-use crate::data::{DType, Dataset, NamedArray, Preprocess, Wanted};
+use crate::data::{DType, Dataset, NamedArray, Picture, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{DataError, DataSource, Field, Tensor};
 use gs_ir::{Dim, ElemType, Literal, Module};
+use gs_runtime::train::{Pick, TrainingData};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -135,7 +136,36 @@ impl DataSource for Samples {
     }
 }
 
+impl TrainingData for Samples {
+    fn len(&self) -> usize {
+        self.limit
+    }
+
+    fn gather(&self, picks: &[Pick]) -> Result<Vec<Field>, DataError> {
+        let source = |e: crate::data::DataError| DataError::Source(e.to_string());
+        let pictures: Vec<Picture> = picks
+            .iter()
+            .map(|p| Picture { index: p.index, down: p.down, right: p.right, mirror: p.mirror })
+            .collect();
+        let arrays = self.dataset.gather_moved(&pictures).map_err(source)?;
+        let mut fields: Vec<Field> = arrays.into_iter().map(|a| self.field(a)).collect::<Result<_, _>>()?;
+        let labels: Vec<i128> = picks
+            .iter()
+            .map(|p| self.dataset.label(p.index).map(i128::from))
+            .collect::<Result<_, _>>()
+            .map_err(source)?;
+        fields.push(("labels".to_owned(), Tensor::from_ints(ElemType::I64, [labels.len()], &labels)?));
+        Ok(fields)
+    }
+}
+
 impl Samples {
+    /// Keeps all pictures at hand, since training reads them in random order.
+    pub fn for_training(self) -> Self {
+        self.dataset.set_cache_bytes(usize::MAX);
+        self
+    }
+
     fn field(&self, array: NamedArray) -> Result<Field, DataError> {
         let name = self.name_of(array.name.as_deref()).to_owned();
         let dims: Vec<i64> = array.shape.iter().map(|&d| d as i64).collect();

@@ -6,7 +6,7 @@ mod tests;
 
 use crate::attr::TensorData;
 use crate::dim::Dim;
-use crate::entity::{GlobalId, GraphId, Handle, OpId, TypeId, ValueId};
+use crate::entity::{GlobalId, GraphId, Handle, OpId, Sym, TypeId, ValueId};
 use crate::global::{Derived, Init, Role};
 use crate::graph::{Def, Use};
 use crate::infer;
@@ -285,6 +285,9 @@ impl Verifier<'_> {
         for v in graph.results().chain(graph.updates().map(|u| u.1)) {
             self.visible(Place::Graph(g), v, visible);
         }
+        let params: Vec<_> = graph.params().iter().map(|&p| m.value(p).name).collect();
+        self.unique_names(g, "parameters", params);
+        self.unique_names(g, "results", graph.result_names().collect());
         for (i, (value, declared)) in graph.results().zip(graph.result_types()).enumerate() {
             let (declared, is) = (m.ty(declared), m.type_of(value));
             if contradicts(declared, is) {
@@ -310,6 +313,17 @@ impl Verifier<'_> {
             if m.value(value).ty != data.ty {
                 self.error(Place::Graph(g), format!("@{name} is stored with a value of another type"));
             }
+        }
+    }
+
+    /// Names of the interface are unique, where there are any.
+    fn unique_names(&mut self, g: GraphId, what: &str, mut names: Vec<Sym>) {
+        let empty = self.module.find_str("");
+        names.retain(|n| !n.is_none() && Some(*n) != empty);
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|w| w[0] == w[1]) {
+            let name = self.module.str(pair[0]).to_owned();
+            self.error(Place::Graph(g), format!("two of its {what} are named `{name}`"));
         }
     }
 

@@ -140,3 +140,17 @@ fn an_operation_has_the_results_that_it_must_have() {
     r.create_typed(kind, &[Some(y)], AttrSet::new(), &[], At::End(g));
     assert_eq!(complaints(&module), ["relu: it has 0 results, 1 are declared"]);
 }
+
+#[test]
+fn names_of_the_interface_are_unique() {
+    let (mut module, g, y) = relu(None);
+    let mut r = Rewriter::new(&mut module);
+    r.add_result(g, "y", y, None);
+    r.add_result(g, "", y, None);
+    r.add_result(g, "", y, None);
+    r.add_param(g, "x", f32s(1));
+    assert_eq!(
+        complaints(&module),
+        ["graph @main: two of its parameters are named `x`", "graph @main: two of its results are named `y`"]
+    );
+}

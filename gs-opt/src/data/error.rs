@@ -65,6 +65,12 @@ pub enum DataError {
         /// Why not.
         reason: String,
     },
+    /// Pictures were to be mirrored or moved, and there are none.
+    #[error("'{spec}' holds arrays, not pictures, so nothing can be mirrored or moved")]
+    NoPictures {
+        /// The spec of the data set.
+        spec: String,
+    },
     /// The data set holds no item.
     #[error("'{spec}' is empty")]
     Empty {

@@ -16,6 +16,7 @@ mod preprocess;
 pub mod shapes;
 mod spec;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 pub use array::{ArrayInfo, DType, NamedArray};
@@ -29,6 +30,19 @@ use preprocess::PixelMap;
 
 /// Memory that decoded pictures may take, unless [`Dataset::set_cache_bytes`] says otherwise.
 const CACHE_BYTES: usize = 64 << 20;
+
+/// A picture of a data set, and how it is changed: mirrored left to right, then moved; what comes in is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// Its number.
+    pub index: usize,
+    /// Pixels that it is moved down by.
+    pub down: isize,
+    /// Pixels that it is moved right by.
+    pub right: isize,
+    /// Whether it is mirrored.
+    pub mirror: bool,
+}
 
 /// Items with a number, each one or several arrays and maybe a label.
 #[derive(Debug)]
@@ -169,7 +183,10 @@ impl Dataset {
     pub fn gather(&self, indices: &[usize]) -> Result<Vec<NamedArray>> {
         self.check(indices.iter().max().copied())?;
         match &self.source {
-            Source::Images { images, map, info } => Ok(vec![images.stack(indices, map, info)?]),
+            Source::Images { images, map, info } => {
+                let plain = |&index| Picture { index, ..Picture::default() };
+                Ok(vec![images.stack(&indices.iter().map(plain).collect::<Vec<_>>(), map, info)?])
+            }
             Source::Arrays(arrays) => arrays
                 .iter()
                 .map(|array| {
@@ -178,6 +195,24 @@ impl Dataset {
                     })
                 })
                 .collect(),
+        }
+    }
+
+    /// As [`Dataset::gather`], with pictures mirrored and moved before pixels become numbers.
+    ///
+    /// # Errors
+    /// As [`Dataset::batch`]; something that is no picture is to be changed.
+    pub fn gather_moved(&self, pictures: &[Picture]) -> Result<Vec<NamedArray>> {
+        let indices: Vec<usize> = pictures.iter().map(|p| p.index).collect();
+        self.check(indices.iter().max().copied())?;
+        match &self.source {
+            Source::Images { images, map, info } => Ok(vec![images.stack(pictures, map, info)?]),
+            Source::Arrays(_)
+                if pictures.iter().all(|p| *p == Picture { index: p.index, ..Picture::default() }) =>
+            {
+                self.gather(&indices)
+            }
+            Source::Arrays(_) => Err(DataError::NoPictures { spec: self.spec.clone() }),
         }
     }
 
@@ -280,19 +315,41 @@ impl Images {
         }
     }
 
-    fn stack(&self, indices: &[usize], map: &PixelMap, info: &ArrayInfo) -> Result<NamedArray> {
-        let mut bytes = reserve(indices.len(), item_bytes(info))?;
+    fn stack(&self, pictures: &[Picture], map: &PixelMap, info: &ArrayInfo) -> Result<NamedArray> {
+        let mut bytes = reserve(pictures.len(), item_bytes(info))?;
         let (channels, side) = self.size();
         let mut image = vec![0; channels * side * side];
-        for &index in indices {
+        for picture in pictures {
+            let index = picture.index;
             match self {
                 Images::Cifar10(cifar10) => cifar10.read(index, &mut image)?,
                 Images::Mnist(mnist) => mnist.read(index, &mut image),
                 Images::Shapes(shapes) => shapes.draw(index, &mut image),
             }
-            map.apply(&image, side * side, &mut bytes);
+            map.apply(&picture.moved(&image, side), side * side, &mut bytes);
         }
-        Ok(stacked(info, indices.len(), bytes))
+        Ok(stacked(info, pictures.len(), bytes))
+    }
+}
+
+impl Picture {
+    /// The pixels of an image (channels of squares) after the change.
+    fn moved<'p>(&self, image: &'p [u8], side: usize) -> Cow<'p, [u8]> {
+        if *self == (Picture { index: self.index, ..Picture::default() }) {
+            return Cow::Borrowed(image);
+        }
+        let from = |at: usize, by: isize| at.checked_add_signed(by.checked_neg()?).filter(|&x| x < side);
+        let pixel = |plane: &[u8], y: usize, x: usize| -> Option<u8> {
+            let (y, x) = (from(y, self.down)?, from(x, self.right)?);
+            plane.get(y * side + if self.mirror { side - 1 - x } else { x }).copied()
+        };
+        let mut out = Vec::with_capacity(image.len());
+        for plane in image.chunks(side * side) {
+            for y in 0..side {
+                out.extend((0..side).map(|x| pixel(plane, y, x).unwrap_or(0)));
+            }
+        }
+        Cow::Owned(out)
     }
 }
 
@@ -323,4 +380,22 @@ fn reserve(items: usize, item_bytes: usize) -> Result<Vec<u8>> {
 fn stacked(info: &ArrayInfo, count: usize, bytes: Vec<u8>) -> NamedArray {
     let shape = std::iter::once(count).chain(info.item_shape.iter().copied()).collect();
     NamedArray { name: info.name.clone(), dtype: info.dtype, shape, bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_mirrored_then_moved() {
+        let image = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let of =
+            |down, right, mirror| Picture { index: 0, down, right, mirror }.moved(&image, 3).into_owned();
+        assert_eq!(of(0, 0, false), image);
+        assert_eq!(of(0, 0, true), [3, 2, 1, 6, 5, 4, 9, 8, 7]);
+        assert_eq!(of(1, 0, false), [0, 0, 0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(of(0, -1, false), [2, 3, 0, 5, 6, 0, 8, 9, 0]);
+        assert_eq!(of(-1, 1, true), [0, 6, 5, 0, 9, 8, 0, 0, 0]);
+        assert_eq!(of(5, 0, false), [0; 9]);
+    }
 }
