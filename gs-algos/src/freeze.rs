@@ -4,7 +4,9 @@
 //! A bias that would not fit into 32 bits raises the scale of its channel's weight, so the guard runs before
 //! any weight is quantised (algorithms, section 1.4).
 
-use crate::quant::{ChannelParams, Grid, QuantError, QuantParams, Range, accumulator_bound, quantize_bias};
+use crate::quant::{
+    self, ChannelParams, Grid, QuantError, QuantParams, Range, accumulator_bound, fit_biases,
+};
 use crate::quantisers::{FakeQuant, fake_quants};
 use gs_eval::{ContentsError, Materializer};
 use gs_ir::registry::QRole;
@@ -24,7 +26,7 @@ pub struct FreezeReport {
     pub quantisers: usize,
     /// Biases that got a grid.
     pub biases: usize,
-    /// Channels whose weight scale was raised so that their bias fits, by the name of the operation.
+    /// Channels whose weight scale was raised so that their bias fits, by the names of the layers that read it.
     pub raised: Vec<(String, usize)>,
 }
 
@@ -215,7 +217,21 @@ fn products(module: &Module, op: OpId, weight: ValueId) -> usize {
         .fold(1usize, |n, (_, &d)| n.saturating_mul(d.max(0) as usize))
 }
 
-/// Raises weight scales where a bias would not fit.
+/// What a bias asks of the scales of its weight.
+struct Need {
+    label: String,
+    values: Vec<f32>,
+    input_scale: f32,
+    acc_bound: u64,
+}
+
+impl Need {
+    fn bias(&self) -> quant::Bias<'_> {
+        quant::Bias { values: &self.values, input_scale: self.input_scale, acc_bound: self.acc_bound }
+    }
+}
+
+/// Raises weight scales where a bias would not fit. A scale is chosen once, for all layers that share the weight.
 fn guard_biases(
     module: &Module,
     biases: &[Bias],
@@ -223,22 +239,38 @@ fn guard_biases(
     report: &mut FreezeReport,
 ) -> Result<(), FreezeError> {
     let mut materializer = Materializer::new(module);
+    let mut ranges: Vec<GlobalId> = Vec::new();
+    let mut needs: FxHashMap<GlobalId, Vec<Need>> = FxHashMap::default();
     for b in biases {
-        let label = module.label(b.op).to_owned();
-        let failed = |error| FreezeError::Quant { label: label.clone(), error };
-        let Some(data) = frozen.get(&b.data).and_then(|f| f.params.params().first().copied()) else {
-            continue;
-        };
+        let (Some(data), Some(weight)) = (frozen.get(&b.data), frozen.get(&b.weight)) else { continue };
+        let Some(&data) = data.params.params().first() else { continue };
         let Some(bias) = module.as_global(b.value) else { continue };
-        let values = materializer.tensor(bias)?;
-        let values: Vec<f32> = values.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
-        let Some(weight) = frozen.get_mut(&b.weight) else { continue };
-        let bound = accumulator_bound(b.products, data, &weight.params);
-        let quantised = quantize_bias(&values, data.scale(), &weight.params, bound).map_err(failed)?;
-        if !quantised.changed.is_empty() {
-            report.raised.push((label.clone(), quantised.changed.len()));
+        let values = materializer.tensor(bias)?.to_f64s().unwrap_or_default();
+        let need = Need {
+            label: module.label(b.op).to_owned(),
+            values: values.into_iter().map(|v| v as f32).collect(),
+            input_scale: data.scale(),
+            acc_bound: accumulator_bound(b.products, data, &weight.params),
+        };
+        let failed = |error| FreezeError::Quant { label: need.label.clone(), error };
+        need.bias().check(&weight.params).map_err(failed)?;
+        needs.entry(b.weight).or_insert_with(|| {
+            ranges.push(b.weight);
+            Vec::new()
+        });
+        needs.entry(b.weight).or_default().push(need);
+    }
+    for range in ranges {
+        let (Some(needs), Some(weight)) = (needs.get(&range), frozen.get_mut(&range)) else { continue };
+        let labels: Vec<&str> = needs.iter().map(|n| n.label.as_str()).collect();
+        let label = labels.join(", ");
+        let biases: Vec<quant::Bias<'_>> = needs.iter().map(Need::bias).collect();
+        let fitted = fit_biases(&biases, &weight.params)
+            .map_err(|error| FreezeError::Quant { label: label.clone(), error })?;
+        if !fitted.changed.is_empty() {
+            report.raised.push((label, fitted.changed.len()));
         }
-        weight.params = quantised.weights;
+        weight.params = fitted.weights;
     }
     Ok(())
 }

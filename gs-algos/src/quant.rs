@@ -15,7 +15,7 @@ mod channels;
 #[cfg(test)]
 mod tests;
 
-pub use bias::{BiasChange, BiasChangeReason, BiasQuant, accumulator_bound, quantize_bias};
+pub use bias::{Bias, BiasChange, BiasChangeReason, Fitted, accumulator_bound, fit_biases};
 pub use channels::{ChannelLayout, ChannelParams};
 
 use serde::{Deserialize, Serialize};

@@ -6,11 +6,20 @@ use gs_algos::deploy::to_integers;
 use gs_algos::freeze::freeze;
 use gs_algos::simqat::SimQat;
 use gs_eval::random::unit;
-use gs_eval::{Evaluator, InMemory, Tensor};
+use gs_eval::{Evaluator, Executor, InMemory, Tensor};
 use gs_ir::{Module, Registry, infer_module, verify};
 use gs_passes::manager::{Pass, PassContext};
 use gs_passes::passes::FoldBn;
 use gs_text::{SourceMap, Style};
+
+fn parsed(text: &str) -> Module {
+    let mut module = gs_text::gsir::parse_module(text, None, &Registry::builtin()).unwrap_or_else(|d| {
+        panic!("{}", gs_text::render_all(&d, &SourceMap::single("network", text), Style::Plain))
+    });
+    assert!(infer_module(&mut module).is_empty());
+    verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
+    module
+}
 
 /// A layer and a batch normalisation; `var` is a variance.
 fn network(layer: &str, channels: usize, var: &str) -> Module {
@@ -27,12 +36,7 @@ fn network(layer: &str, channels: usize, var: &str) -> Module {
         each("0.5"),
         each("0.25")
     );
-    let mut module = gs_text::gsir::parse_module(&text, None, &Registry::builtin()).unwrap_or_else(|d| {
-        panic!("{}", gs_text::render_all(&d, &SourceMap::single("network", &text), Style::Plain))
-    });
-    assert!(infer_module(&mut module).is_empty());
-    verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
-    module
+    parsed(&text)
 }
 
 fn instrument(module: &mut Module, fold: bool) {
@@ -106,4 +110,42 @@ fn ranges_that_were_not_observed_are_named_by_what_they_are_of() {
     instrument(&mut module, true);
     let error = freeze(&mut module).expect_err("nothing was observed").to_string();
     said(&error, &["range of the input \"x\"", "`calibrate`"]);
+}
+
+/// Inputs of the networks below: 8 samples of so many values from -1 to 1.
+fn samples(width: usize) -> Tensor {
+    let values: Vec<f32> = (0..8 * width).map(|i| unit(7, i as u64) as f32 * 2.0 - 1.0).collect();
+    Tensor::f32s([8, width], values).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The results of a network for these inputs.
+fn results(module: &Module, x: &Tensor) -> Vec<Tensor> {
+    let main = module.main().expect("a graph");
+    let run = Evaluator::new().run(module, main, std::slice::from_ref(x), &[]);
+    run.unwrap_or_else(|e| panic!("{e}")).results
+}
+
+/// Two layers share a weight with a row of zeros: the scale of that row serves both biases.
+#[test]
+fn the_biases_of_a_shared_weight_all_fit() {
+    let float = parsed(
+        "gsir 1\ndims N >= 1\nparam @w : f32[2, 4] = dense(0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4)\n\
+         param @b1 : f32[2] = dense(1000000.0, 0.2)\nparam @b2 : f32[2] = dense(0.001, 0.2)\n\
+         graph @main(%x : f32[N, 4]) -> (%y : f32[N, 2], %z : f32[N, 2]) {\n  \
+         %0 = gemm(%x, @w, @b1) {trans_b = true} : f32[N, 2] from \"fc1\"\n  \
+         %1 = gemm(%x, @w, @b2) {trans_b = true} : f32[N, 2] from \"fc2\"\n  return %0, %1\n}\n",
+    );
+    let x = samples(4);
+    let mut module = float.clone();
+    instrument(&mut module, false);
+    let data = InMemory::new(vec![("x".to_owned(), x.clone())]).expect("data");
+    calibrate(&mut module, &Evaluator::new(), &data, &CalibrateOptions::default(), &mut |_, _| true)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let report = freeze(&mut module).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(report.raised, [("fc1, fc2".to_owned(), 1)]);
+    to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+    let (before, after) = (results(&float, &x), results(&module, &x));
+    let first = |results: &[Tensor]| results[0].to_f64s().expect("numbers")[0];
+    let (wanted, found) = (first(&before), first(&after));
+    assert!((wanted - found).abs() < 0.01 * wanted, "{found} stands for {wanted}");
 }

@@ -142,6 +142,18 @@ fn weights(scales: &[f32]) -> ChannelParams {
     ChannelParams::from_parts(scales, &vec![0; scales.len()], IntRange::S8_NARROW).expect("valid scales")
 }
 
+/// The codes of one layer's bias and the parameters of its weight.
+fn quantize_bias(
+    values: &[f32],
+    input_scale: f32,
+    weights: &ChannelParams,
+    acc_bound: u64,
+) -> Result<(Vec<i32>, Fitted), QuantError> {
+    let bias = Bias { values, input_scale, acc_bound };
+    let fitted = fit_biases(&[bias], weights)?;
+    Ok((bias.codes(&fitted.weights), fitted))
+}
+
 #[test]
 fn bias_codes_and_the_overflow_guard() {
     let input = Grid::U8.params(range(0.0, 2.55));
@@ -149,13 +161,13 @@ fn bias_codes_and_the_overflow_guard() {
     let bound = accumulator_bound(9 * 64, input, &w);
     assert_eq!(bound, 9 * 64 * 255 * 127);
     let bias = [0.25, -7.0, 1.0];
-    let out = quantize_bias(&bias, input.scale(), &w, bound).expect("fits");
+    let (codes, out) = quantize_bias(&bias, input.scale(), &w, bound).expect("fits");
     let raised: Vec<usize> = out.changed.iter().map(|c| c.channel).collect();
     assert_eq!(raised, [1], "only the tiny channel");
     assert_eq!(out.changed[0].reason, BiasChangeReason::Overflow);
     assert_eq!(out.weights.scales()[1], out.changed[0].to);
     assert!(out.changed[0].to > out.changed[0].from);
-    for (c, (&code, &b)) in out.codes.iter().zip(&bias).enumerate() {
+    for (c, (&code, &b)) in codes.iter().zip(&bias).enumerate() {
         assert!(u64::from(code.unsigned_abs()) + bound <= i32::MAX as u64, "channel {c}");
         let step = f64::from(input.scale()) * f64::from(out.weights.scales()[c]);
         assert!((f64::from(code) * step - f64::from(b)).abs() <= 0.51 * step, "channel {c}");
@@ -165,23 +177,52 @@ fn bias_codes_and_the_overflow_guard() {
 #[test]
 fn dead_channels_keep_a_precise_bias() {
     let w = ChannelParams::from_ranges(&[Range::ZERO, Range::ZERO, range(-1.0, 1.0)], Grid::S8_WEIGHT);
-    let out = quantize_bias(&[0.3, 0.0, 0.3], 0.02, &w, 1000).expect("fits");
+    let (codes, out) = quantize_bias(&[0.3, 0.0, 0.3], 0.02, &w, 1000).expect("fits");
     assert_eq!(out.changed.len(), 1);
     assert_eq!((out.changed[0].channel, out.changed[0].reason), (0, BiasChangeReason::Dead));
-    let back = f64::from(out.codes[0]) * f64::from(0.02f32) * f64::from(out.weights.scales()[0]);
+    let back = f64::from(codes[0]) * f64::from(0.02f32) * f64::from(out.weights.scales()[0]);
     assert!((back - f64::from(0.3f32)).abs() < 1e-7);
-    assert_eq!(out.codes[1], 0);
+    assert_eq!(codes[1], 0);
+}
+
+/// A weight that serves several layers is given scales at which the bias of each fits, in whichever order they come.
+#[test]
+fn biases_of_a_shared_weight() {
+    let live = Range::new(-1.0, 1.0).expect("valid");
+    let w = ChannelParams::from_ranges(&[Range::ZERO, live, live], Grid::S8_WEIGHT);
+    let biases = [[1e6, 0.2, -4000.0], [1e-3, 0.2, 1e-3], [0.0, 9000.0, 0.0]];
+    let layers = [(0, 0.02), (1, 0.5), (2, 1e-4)].map(|(i, input_scale): (usize, f32)| Bias {
+        values: &biases[i],
+        input_scale,
+        acc_bound: 1 << 24,
+    });
+    let [a, b, c] = layers;
+    let orders = [[a, b, c], [b, a, c], [c, b, a]].map(|o| fit_biases(&o, &w).expect("fits"));
+    assert_eq!(orders[0], orders[1]);
+    assert_eq!(orders[0], orders[2]);
+    let fitted = &orders[0];
+    let reasons: Vec<(usize, BiasChangeReason)> =
+        fitted.changed.iter().map(|c| (c.channel, c.reason)).collect();
+    assert_eq!(reasons, [(0, BiasChangeReason::Dead), (1, BiasChangeReason::Overflow)]);
+    for layer in layers {
+        for (i, (code, value)) in layer.codes(&fitted.weights).into_iter().zip(layer.values).enumerate() {
+            assert!(u64::from(code.unsigned_abs()) + layer.acc_bound <= i32::MAX as u64, "channel {i}");
+            let step = f64::from(layer.input_scale) * f64::from(fitted.weights.scales()[i]);
+            assert!((f64::from(code) * step - f64::from(*value)).abs() <= 0.5 * step, "channel {i}");
+        }
+    }
 }
 
 #[test]
 fn bias_of_a_shared_scale() {
-    let out = quantize_bias(&[1.0, -900.0, 3.0], 0.01, &weights(&[1e-5]), 100_000_000).expect("fits");
+    let (codes, out) =
+        quantize_bias(&[1.0, -900.0, 3.0], 0.01, &weights(&[1e-5]), 100_000_000).expect("fits");
     assert_eq!(out.weights.len(), 1);
     assert_eq!(out.changed.len(), 1);
-    assert_eq!(out.codes.len(), 3);
+    assert_eq!(codes.len(), 3);
     // The largest bias uses all of the room, but for the rounding of the scale to a float.
     let room = i64::from(i32::MAX) - 100_000_000;
-    assert!((room - room / 4_000_000..=room).contains(&-i64::from(out.codes[1])));
+    assert!((room - room / 4_000_000..=room).contains(&-i64::from(codes[1])));
 }
 
 #[test]
@@ -254,8 +295,8 @@ proptest! {
         bound in 0u64..2_000_000_000,
     ) {
         let (bias, scales): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
-        if let Ok(out) = quantize_bias(&bias, sx, &weights(&scales), bound) {
-            for q in out.codes {
+        if let Ok((codes, out)) = quantize_bias(&bias, sx, &weights(&scales), bound) {
+            for q in codes {
                 prop_assert!(u64::from(q.unsigned_abs()) + bound <= i32::MAX as u64);
             }
             for c in &out.changed {
