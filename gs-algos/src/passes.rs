@@ -144,6 +144,11 @@ impl Pass for Freeze {
                 "{name}: the weight scale of {channels} channels was raised so that their bias fits 32 bits"
             ));
         }
+        for (name, bound) in done.too_wide {
+            report.notes.push(format!(
+                "{name} stays in float: its sums of products can reach {bound}, too much for 32 bits and its bias"
+            ));
+        }
         gs_passes::passes::remove_dead(module);
         Ok(report)
     }

@@ -15,6 +15,7 @@ mod channels;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bias::reach;
 pub use bias::{Bias, BiasChange, BiasChangeReason, Fitted, accumulator_bound, fit_biases};
 pub use channels::{ChannelLayout, ChannelParams};
 

@@ -4,6 +4,7 @@ use gs_algos::algorithm::Algorithm;
 use gs_algos::calibrate::{CalibrateOptions, calibrate};
 use gs_algos::deploy::to_integers;
 use gs_algos::freeze::freeze;
+use gs_algos::ledger::{Fate, Ledger};
 use gs_algos::simqat::SimQat;
 use gs_eval::random::unit;
 use gs_eval::{Evaluator, Executor, InMemory, Tensor};
@@ -148,4 +149,56 @@ fn the_biases_of_a_shared_weight_all_fit() {
     let first = |results: &[Tensor]| results[0].to_f64s().expect("numbers")[0];
     let (wanted, found) = (first(&before), first(&after));
     assert!((wanted - found).abs() < 0.01 * wanted, "{found} stands for {wanted}");
+}
+
+/// Layers that each sum 70000 products: `one` of data from 0 to 1 and a weight, `other` of data from -1 to 1.
+fn wide(weight: &str, bias: &str) -> Module {
+    parsed(&format!(
+        "gsir 1\ndims N >= 1\nparam @w : f32[2, 70000] = {weight}\nparam @b : f32[2] = dense(0.1, 0.2)\n\
+         graph @main(%x : f32[N, 4]) -> (%y : f32[N, 2], %z : f32[N, 2]) {{\n  \
+         %0 = tile(%x) {{repeats = [1, 17500]}} : f32[N, 70000] from \"tile\"\n  \
+         %1 = abs(%0) : f32[N, 70000] from \"abs\"\n  \
+         %2 = gemm(%1, @w, {bias}) {{trans_b = true}} : f32[N, 2] from \"one\"\n  \
+         %3 = gemm(%0, @w, {bias}) {{trans_b = true}} : f32[N, 2] from \"other\"\n  return %2, %3\n}}\n"
+    ))
+}
+
+/// What sums so much that 32 bits do not hold it stays in float, with or without a bias, and nothing else does. What
+/// counts are the codes that are there, not those that could be.
+#[test]
+fn layers_too_wide_for_the_accumulator_stay_in_float() {
+    for (weight, bias, integers) in [
+        ("uniform(seed 1, -0.01, 0.01)", "_", &["one", "other"][..]),
+        ("uniform(seed 1, -0.01, 0.01)", "@b", &["one", "other"]),
+        ("splat(0.01)", "_", &["other"]),
+        ("splat(0.01)", "@b", &["other"]),
+    ] {
+        let float = wide(weight, bias);
+        let mut module = float.clone();
+        let x = samples(4);
+        instrument(&mut module, false);
+        let data = InMemory::new(vec![("x".to_owned(), x.clone())]).expect("data");
+        calibrate(&mut module, &Evaluator::new(), &data, &CalibrateOptions::default(), &mut |_, _| true)
+            .unwrap_or_else(|e| panic!("{e}"));
+        let report = freeze(&mut module).unwrap_or_else(|e| panic!("{e}"));
+        to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+        verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
+        let ledger = Ledger::of(&float, &module);
+        let gemms: Vec<_> = ledger.lines.iter().filter(|l| l.op == "gemm").collect();
+        let found: Vec<&str> =
+            gemms.iter().filter(|l| l.fate == Fate::Integer).map(|l| l.name.as_str()).collect();
+        assert_eq!(found, integers, "{weight} {bias}");
+        let left: Vec<&str> = report.too_wide.iter().map(|(name, _)| name.as_str()).collect();
+        for line in gemms.iter().filter(|l| l.fate != Fate::Integer) {
+            assert_eq!((line.fate, line.code.as_str()), (Fate::Kept, "accumulator"), "{line:?}");
+            assert!(left.contains(&line.name.as_str()) && line.reason.contains("32 bits"), "{line:?}");
+        }
+        for (before, after) in results(&float, &x).iter().zip(&results(&module, &x)) {
+            let (before, after) = (before.to_f64s().expect("numbers"), after.to_f64s().expect("numbers"));
+            let largest = before.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+            for (a, b) in before.iter().zip(&after) {
+                assert!((a - b).abs() <= 0.02 * largest, "{weight} {bias}: {b} stands for {a}");
+            }
+        }
+    }
 }

@@ -55,6 +55,9 @@ pub const NO_INTEGER_FORM: &str = "no-integer-form";
 /// The code of a batch normalisation that folding left.
 pub const NOT_FOLDED: &str = "not-folded";
 
+/// The code of layers whose sums can leave the accumulator.
+pub const ACCUMULATOR: &str = "accumulator";
+
 /// Every code that the ledger gives with an operation.
 pub const REASONS: &[ReasonDoc] = &[
     doc(
@@ -85,6 +88,11 @@ pub const REASONS: &[ReasonDoc] = &[
         "gemm-form",
         "gemm with alpha or beta other than 1, or transposed data",
         "fold the factors into the weight",
+    ),
+    doc(
+        ACCUMULATOR,
+        "the sums of products can leave the 32-bit accumulator of the integer operator",
+        "give the weight fewer bits (`layers`), or split the layer",
     ),
     doc("pad-value", "padding with a value other than zero", "pad with zero"),
     doc("pool-form", "average pooling with dilations or ceil_mode", "use whole windows"),
