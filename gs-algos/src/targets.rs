@@ -104,8 +104,8 @@ mod tests {
         let text = SHIPPED[0].1;
         let error = |from: &str, to: &str| Target::parse(&text.replace(from, to)).unwrap_err().to_string();
         for (from, to, known) in [
-            ("\"half_even\"", "\"half_odd\"", "half_even, half_up, half_away"),
-            ("\"f32_multiply\"", "\"f64\"", "f32_multiply, q31_shift, pow2_shift"),
+            ("\"half_even\"", "\"half_odd\"", "`half_even`, `half_up`, `half_away`"),
+            ("\"f32_multiply\"", "\"f64\"", "`f32_multiply`, `q31_shift`, `pow2_shift`"),
             ("native = \"qconv\"", "zero_point_before_round = true", "add, mul, average_pool"),
             ("[bias]", "[biases]", "biases"),
         ] {
