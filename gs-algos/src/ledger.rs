@@ -1,8 +1,13 @@
 //! The ledger: what became of every operation and parameter of the input network, and how much of its arithmetic runs
 //! in integers. Nothing is skipped in silence: an operation that no entry explains is reported as lost.
+//!
+//! What links an operation to what was made of it are source names. Text may leave them out: [`name_operations`] gives
+//! every operation one, before anything is made of the network.
 
+mod names;
 mod params;
 
+pub use names::name_operations;
 pub use params::{ParamFate, ParamLine, Params};
 
 use gs_ir::registry::Traits;
@@ -48,7 +53,7 @@ pub struct Line {
     pub rule: String,
     /// The operation that took it over.
     pub into: Option<String>,
-    /// Multiply-adds for one sample.
+    /// Multiply-adds for one sample. Where an operation stands for several source names, they are those of the first.
     pub multiply_adds: u64,
 }
 
@@ -57,7 +62,7 @@ pub struct Line {
 pub struct Ledger {
     /// The target.
     pub target: Option<String>,
-    /// One line per operation of the input, in its order.
+    /// The operations of the input in its order: a line per source name, one where there is none.
     pub lines: Vec<Line>,
     /// Multiply-adds of the input for one sample.
     pub multiply_adds: u64,
@@ -76,16 +81,14 @@ impl Ledger {
         let holders = holders(after);
         let mut ledger = Ledger { target: after.meta.target.clone(), ..Ledger::default() };
         for op in before.all_ops() {
-            let macs = multiply_adds(before, op);
-            ledger.multiply_adds += macs;
-            for name in before.source_of(op) {
-                let name = before.str(name);
-                let line = line(before, op, name, after, &holders, macs);
-                if line.fate == Fate::Integer {
-                    ledger.integer_multiply_adds += macs;
-                }
-                ledger.lines.push(line);
+            let lines = lines(before, op, after, &holders);
+            // An operation is counted once, for whatever number of source names it stands.
+            let macs: u64 = lines.iter().map(|l| l.multiply_adds).sum();
+            ledger.multiply_adds = ledger.multiply_adds.saturating_add(macs);
+            if lines.first().is_some_and(|l| l.fate == Fate::Integer) {
+                ledger.integer_multiply_adds = ledger.integer_multiply_adds.saturating_add(macs);
             }
+            ledger.lines.extend(lines);
         }
         let converts = |op: &&OpId| matches!(after.op_name(**op), "quantize" | "dequantize");
         ledger.conversions = after.all_ops().iter().filter(converts).count();
@@ -108,38 +111,65 @@ impl Ledger {
     }
 }
 
-/// For each source name, the live operation that stands for it.
-fn holders(module: &Module) -> FxHashMap<Sym, OpId> {
-    let mut out = FxHashMap::default();
+/// For each source name, the live operations that stand for it.
+type Holders = FxHashMap<Sym, Vec<OpId>>;
+
+fn holders(module: &Module) -> Holders {
+    let mut out = Holders::default();
     for op in module.all_ops() {
         for name in module.source_of(op) {
-            out.entry(name).or_insert(op);
+            out.entry(name).or_default().push(op);
         }
     }
     out
 }
 
-fn line(
-    before: &Module,
-    op: OpId,
-    name: &str,
-    after: &Module,
-    holders: &FxHashMap<Sym, OpId>,
-    macs: u64,
-) -> Line {
-    let opname = before.opaque_name(op).unwrap_or(before.op_name(op));
-    let mut line = Line {
+/// The lines of an operation: what became of it, and that its other source names are part of it.
+fn lines(before: &Module, op: OpId, after: &Module, holders: &Holders) -> Vec<Line> {
+    let macs = multiply_adds(before, op);
+    let names = before.source_of(op);
+    let mut names = names.iter().map(|name| before.str(*name));
+    let Some(first) = names.next() else {
+        let mut line = lost(before, op, before.label(op), macs);
+        line.reason = "it has no source name, by which what became of it could be told".to_owned();
+        return vec![line];
+    };
+    let mut out = vec![line(before, op, first, after, holders, macs)];
+    for name in names {
+        let mut other = line(before, op, name, after, holders, 0);
+        if other.fate != Fate::Lost {
+            other.fate = Fate::Absorbed;
+            other.code = "absorbed".to_owned();
+            other.rule = String::new();
+            other.reason = format!("part of {} \"{first}\"", other.op);
+            other.into = Some(first.to_owned());
+        }
+        out.push(other);
+    }
+    out
+}
+
+/// A line for an operation of which nothing is known.
+fn lost(before: &Module, op: OpId, name: &str, macs: u64) -> Line {
+    Line {
         name: name.to_owned(),
-        op: opname.to_owned(),
+        op: before.opaque_name(op).unwrap_or(before.op_name(op)).to_owned(),
         fate: Fate::Lost,
         code: "lost".to_owned(),
         reason: "no entry explains what became of it; please report this".to_owned(),
         rule: String::new(),
         into: None,
         multiply_adds: macs,
-    };
+    }
+}
+
+fn line(before: &Module, op: OpId, name: &str, after: &Module, holders: &Holders, macs: u64) -> Line {
+    let mut line = lost(before, op, name, macs);
     let Some(sym) = after.find_str(name) else { return line };
-    if let Some(&holder) = holders.get(&sym) {
+    // Of several operations that stand for it, the one that does what it did.
+    let holding = holders.get(&sym).map(Vec::as_slice).unwrap_or_default();
+    let own = holding.iter().find(|h| is_own(before, op, after, **h));
+    if let Some(&holder) = own.or(holding.first()) {
         held(&mut line, before, op, after, holder, after.kept.get(&sym));
     } else if let Some(entry) = after.gone.get(&sym) {
         line.fate = match after.str(entry.code) {
@@ -150,6 +180,12 @@ fn line(
         explain(&mut line, after, entry);
     }
     line
+}
+
+/// Whether an operation computes what another one did: its operator is the same, or the integer form of it.
+fn is_own(before: &Module, op: OpId, after: &Module, holder: OpId) -> bool {
+    let name = after.op_name(holder);
+    name == before.op_name(op) || name.strip_prefix('q') == Some(before.op_name(op))
 }
 
 fn explain(line: &mut Line, after: &Module, entry: &LedgerEntry) {
@@ -170,7 +206,7 @@ fn held(
 ) {
     let traits = after.decl(holder).traits;
     let name = after.op_name(holder);
-    let own = name == before.op_name(op) || name.strip_prefix('q') == Some(before.op_name(op));
+    let own = is_own(before, op, after, holder);
     let integer_type = after.type_of(after.op(holder).result()).elem().is_some_and(|e| e.is_int());
     let label = after.label(holder).to_owned();
     if label != line.name && !own {

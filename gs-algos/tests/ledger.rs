@@ -4,7 +4,7 @@ use gs_algos::algorithm::Algorithm;
 use gs_algos::calibrate::{CalibrateOptions, calibrate};
 use gs_algos::deploy::to_integers;
 use gs_algos::freeze::freeze;
-use gs_algos::ledger::{Fate, Ledger, ParamFate};
+use gs_algos::ledger::{Fate, Ledger, ParamFate, name_operations};
 use gs_algos::simqat::{SimQat, SimQatConfig};
 use gs_eval::random::unit;
 use gs_eval::{Evaluator, InMemory, Tensor};
@@ -24,7 +24,10 @@ fn parsed(text: &str) -> Module {
 
 /// The account of a network with an input `x` of `[4, 3, 8, 8]`, quantised with this configuration.
 fn account(text: &str, config: SimQatConfig) -> Ledger {
-    let before = parsed(text);
+    account_of(parsed(text), config)
+}
+
+fn account_of(before: Module, config: SimQatConfig) -> Ledger {
     let mut module = before.clone();
     let mut context = PassContext::default();
     for pass in [&Canonicalize as &dyn Pass, &FoldBn] {
@@ -139,4 +142,52 @@ fn narrow_weights() {
     let ledger = account(text, config);
     assert_eq!(ledger.params.lines[0].bits, Some(4), "{:?}", ledger.params);
     assert_eq!(ledger.params.lines[0].stored, Some(vec![2, 3, 1, 1]));
+}
+
+/// Two convolutions of 4*2*8*8*3 and 4*2*8*8*2 multiply-adds, and a relu; with these source names.
+fn named(first: &str, relu: &str, second: &str) -> Module {
+    parsed(&format!(
+        "gsir 1\nparam @w1 : f32[2, 3, 1, 1] = dense(0.5, -0.25, 1.0, 0.5, 0.125, -1.0)\n\
+         param @w2 : f32[2, 2, 1, 1] = dense(0.5, -0.25, 1.0, 0.5)\n\
+         graph @main(%x : f32[4, 3, 8, 8]) -> (%y : f32[4, 2, 8, 8]) {{\n  \
+         %0 = conv(%x, @w1, _) : f32[4, 2, 8, 8] {first}\n  %mid = relu(%0) : f32[4, 2, 8, 8] {relu}\n  \
+         %1 = conv(%mid, @w2, _) : f32[4, 2, 8, 8] {second}\n  return %1\n}}\n"
+    ))
+}
+
+/// An operation is counted once, whether it stands for several source nodes, one, or none.
+#[test]
+fn multiply_adds_are_counted_once() {
+    let (first, second) = (4 * 2 * 8 * 8 * 3, 4 * 2 * 8 * 8 * 2);
+    for (names, lines) in [
+        ([r#"from "c1", "bn1", "pad1""#, r#"from "r1""#, r#"from "c2", "bn2""#], 6),
+        ([r#"from "c1""#, r#"from "r1""#, r#"from "c2""#], 3),
+        ([r#"from "c1""#, "", r#"from "mid", "bn2""#], 4),
+        (["", "", ""], 3),
+    ] {
+        let mut before = named(names[0], names[1], names[2]);
+        name_operations(&mut before);
+        assert_eq!(name_operations(&mut before), 0, "all have names now");
+        let selector = before.label(before.all_ops()[2]).to_owned();
+        for (exclude, integers) in [(vec![], first + second), (vec![selector], first)] {
+            let config = SimQatConfig { exclude, ..SimQatConfig::default() };
+            let ledger = account_of(before.clone(), config);
+            assert_eq!((ledger.multiply_adds, ledger.integer_multiply_adds), (first + second, integers));
+            assert_eq!(ledger.lines.iter().map(|l| l.multiply_adds).sum::<u64>(), first + second);
+            assert_eq!(ledger.lines.len(), lines, "{:#?}", ledger.lines);
+            assert_eq!(ledger.count(Fate::Kept), usize::from(integers == first), "{:#?}", ledger.lines);
+        }
+    }
+}
+
+/// Without a name nothing can be told, and that is what is said.
+#[test]
+fn an_operation_without_a_name_has_a_line() {
+    let before = named("", r#"from "r1""#, r#"from "c2""#);
+    let ledger = Ledger::of(&before, &before);
+    assert_eq!(ledger.lines.len(), 3);
+    let line = &ledger.lines[0];
+    assert_eq!((line.fate, line.name.as_str(), line.multiply_adds), (Fate::Lost, "conv", 4 * 2 * 8 * 8 * 3));
+    assert!(line.reason.contains("source name"), "{}", line.reason);
+    assert_eq!(ledger.multiply_adds, 4 * 2 * 8 * 8 * 5);
 }

@@ -9,7 +9,7 @@ use crate::say::{self, Words};
 use crate::source::Samples;
 use crate::{executor, files, output};
 use gs_algos::deploy::Lowering;
-use gs_algos::ledger::{Fate, Ledger, ParamFate, Params};
+use gs_algos::ledger::{Fate, Ledger, ParamFate, Params, name_operations};
 use gs_eval::{DataSource, Executor, Tensor};
 use gs_ir::{Module, Phase};
 use gs_passes::manager::{PassContext, PassManager, PassReport, Pipeline, Remark, Step};
@@ -38,12 +38,14 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     if let Some(report) = args.report.as_deref().filter(|r| !files::Kind::is_stream(r)) {
         output::check(report)?;
     }
-    let float = files::read(&args.model)?;
+    let mut float = files::read(&args.model)?;
     let phase = Phase::of(&float);
     if phase != Phase::Float {
         return Err(Failure::new(format!("{}: the network is {phase} already", args.model.display()))
             .help("quantising twice loses accuracy; start from the float network, or deploy this one with --pass=deploy"));
     }
+    // Text may leave source names out; without them the ledger could not say what became of an operation.
+    name_operations(&mut float);
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &float)?;
     let executor = executor::make(Engine::Fast, args.threads)?;
     let mut progress = Progress::new();

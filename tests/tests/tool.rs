@@ -470,6 +470,19 @@ fn quantize_and_eval() {
     );
 }
 
+/// The share of multiply-adds in integers counts each operation once, and does not need source names in a text.
+#[test]
+fn coverage_of_texts() {
+    let folder = folder();
+    let dir = folder.path();
+    let args = ["quantize", "it.gsir", "--data", "npz:good.npz", "-o", "out.onnx", "--require-coverage", "1"];
+    for names in ["", "from \"conv\"", "from \"conv\", \"bn\""] {
+        put(dir, "it.gsir", network("0.5").replace("from \"conv\"", names));
+        let said = succeeds(dir, &args);
+        assert!(said.contains("100.00 %  (384 of 384)"), "{said}");
+    }
+}
+
 /// The version of `ai.onnx` that a file states.
 fn opset(path: &Path) -> i64 {
     let bytes = fs::read(path).expect("a written file");
