@@ -2,10 +2,11 @@
 
 use crate::algorithm::Algorithm;
 use crate::calibrate::{CalibrateOptions, calibrate};
-use crate::deploy::{Form, deploy, to_integers, to_qdq_form};
+use crate::deploy::{DeployError, Form, Lowering};
 use crate::freeze::freeze;
 use crate::observers::{ObserverKind, WeightRule};
 use crate::simqat::{SimQat, SimQatConfig};
+use crate::targets;
 use gs_ir::{Module, Phase};
 use gs_passes::manager::{
     Needs, Pass, PassContext, PassError, PassInfo, PassRegistry, PassReport, read_options,
@@ -27,8 +28,11 @@ static SIMQAT: PassInfo = PassInfo {
     doc: "insert quantisers where a deployed tensor changes",
     options: &[
         ("target", "the target that decides placement (ort-cpu)"),
-        ("act", "grids of activations: {bits=8, symmetric=false, narrow_range=false}"),
-        ("weight", "grids of weights: {bits=8, symmetric=true, narrow_range=true, per_channel=true}"),
+        (
+            "act",
+            "grids of activations: {bits=8, signed=, symmetric=, narrow_range=false}; what is absent follows the target",
+        ),
+        ("weight", "grids of weights: {bits=8, symmetric=true, narrow_range=true, per_channel=}"),
         ("observer", "how ranges are observed in training (ema{decay=0.99})"),
         ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
         (
@@ -173,9 +177,16 @@ struct Deploy {
     format: Form,
 }
 
-/// The target asked for, else the one that the module was made for, else the default.
-fn target_of<'t>(asked: &'t Option<String>, module: &'t Module) -> String {
-    asked.clone().or_else(|| module.meta.target.clone()).unwrap_or_else(|| SimQatConfig::default().target)
+/// The lowering to the target asked for, else to the one that the module was made for, else to the default.
+fn lowering_for(asked: Option<&str>, module: &Module) -> Result<Lowering, DeployError> {
+    match (asked, module.meta.target.as_deref()) {
+        (Some(asked), _) => Ok(Lowering::find(asked)?),
+        (None, Some(name)) if !targets::names().any(|n| n == name) => {
+            Err(DeployError::OwnTarget { name: name.to_owned() })
+        }
+        (None, Some(name)) => Ok(Lowering::find(name)?),
+        (None, None) => Ok(Lowering::find(&SimQatConfig::default().target)?),
+    }
 }
 
 impl Pass for Deploy {
@@ -183,8 +194,7 @@ impl Pass for Deploy {
         &DEPLOY
     }
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        let target = target_of(&self.target, module);
-        Ok(deploy(module, &target, self.format)?)
+        Ok(lowering_for(self.target.as_deref(), module)?.deploy(module, self.format)?)
     }
 }
 
@@ -208,8 +218,7 @@ impl Pass for Integers {
         &INTEGERS
     }
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        let target = target_of(&self.target, module);
-        Ok(to_integers(module, &target)?)
+        Ok(lowering_for(self.target.as_deref(), module)?.to_integers(module)?)
     }
 }
 
@@ -233,7 +242,6 @@ impl Pass for QdqForm {
         &QDQ
     }
     fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        let target = target_of(&self.target, module);
-        Ok(to_qdq_form(module, &target)?)
+        Ok(lowering_for(self.target.as_deref(), module)?.to_qdq_form(module))
     }
 }

@@ -108,6 +108,10 @@ mod tests {
             ("\"f32_multiply\"", "\"f64\"", "`f32_multiply`, `q31_shift`, `pow2_shift`"),
             ("native = \"qconv\"", "zero_point_before_round = true", "add, mul, average_pool"),
             ("[bias]", "[biases]", "biases"),
+            ("types = [\"u8\"]", "types = [\"u8\", \"u4\"]", "`u8`, `i8`"),
+            ("types = [\"i8\"]", "types = []", "`u8`, `i8`"),
+            ("type = \"i32\"", "type = \"i64\"", "`i32`"),
+            ("[\"tensor\", \"channel\"]", "[]", "`tensor`, `channel`"),
         ] {
             let said = error(from, to);
             assert!(said.contains(known), "{said}");

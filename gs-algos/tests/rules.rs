@@ -50,7 +50,7 @@ impl RuleEnv for Defaults {
         let (bits, symmetric, narrow) = if weight {
             (w.bits, w.symmetric, w.narrow_range)
         } else {
-            (a.bits, a.symmetric, a.narrow_range)
+            (a.bits, a.symmetric.unwrap_or(false), a.narrow_range)
         };
         match (key.split_once('_')?.1, site) {
             ("bits", _) => Some(Attr::Int(i64::from(bits))),

@@ -91,7 +91,17 @@ fn lower(module: &mut Module, target: &str) -> Outcome<()> {
 /// The target asked for, which must be the one that the module was made for.
 fn target(args: &EvalArgs, module: &Module) -> Outcome<String> {
     let made_for = module.meta.target.as_deref();
-    let Some(asked) = &args.target else { return Ok(made_for.unwrap_or(DEFAULT_TARGET).to_owned()) };
+    let Some(asked) = &args.target else {
+        let integers = matches!(Phase::of(module), Phase::Frozen | Phase::Deployed);
+        let own = |name: &&str| integers && !gs_algos::targets::names().any(|n| n == *name);
+        return match made_for.filter(own) {
+            Some(own) => Err(Failure::new(format!(
+                "the network was made for target `{own}`, which is not a shipped one"
+            ))
+            .help(format!("give its file: --target {own}.toml"))),
+            None => Ok(made_for.unwrap_or(DEFAULT_TARGET).to_owned()),
+        };
+    };
     let name = gs_algos::targets::find(asked)?.name;
     match made_for.filter(|m| *m != name) {
         Some(made_for) => {

@@ -180,7 +180,7 @@ fn keys_of_target_files_are_needed_and_have_values_as_said() {
         if row.values.is_empty() {
             continue;
         }
-        let list = text.lines().any(|l| l.starts_with("granularity = [") && key.ends_with("granularity"));
+        let list = ["granularity", "types"].iter().any(|name| key.ends_with(name));
         let wrong = if list { "[\"no_such_word\"]" } else { "\"no_such_word\"" };
         let error =
             Target::parse(&with_value(&text, &real, Some(wrong))).expect_err("a wrong word").to_string();

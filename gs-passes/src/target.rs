@@ -27,7 +27,7 @@ pub struct Target {
     /// The arithmetic of requantisation.
     #[serde(deserialize_with = "requant")]
     pub requant: Requant,
-    /// Whether sums of two u8 x i8 products saturate at 16 bits; weights then need 7 bits.
+    /// Whether sums of two u8 x i8 products saturate at 16 bits; weights then have at most 7 bits.
     pub pair_saturation: bool,
     /// What channel counts run fast.
     pub channel_multiple: ChannelMultiple,
@@ -91,7 +91,7 @@ pub struct ChannelMultiple {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ActivationGrids {
-    /// Element types, best first.
+    /// Element types, best first: `u8` or `i8`.
     pub types: Vec<String>,
     /// Which zero points are allowed.
     pub zero_point: ZeroPoint,
@@ -100,18 +100,40 @@ pub struct ActivationGrids {
 /// Which zero points are allowed.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
 pub enum ZeroPoint {
+    /// Every code.
     Any,
+    /// 0 only: symmetric grids of signed codes.
     Zero,
+    /// The middle of the codes only: symmetric grids, signed or not.
     Mid,
+}
+
+impl ZeroPoint {
+    /// Whether grids of codes with or without a sign, symmetric or not, have only such zero points.
+    pub fn allows(self, signed: bool, symmetric: bool) -> bool {
+        match self {
+            ZeroPoint::Any => true,
+            ZeroPoint::Zero => signed && symmetric,
+            ZeroPoint::Mid => symmetric,
+        }
+    }
+
+    /// What it is in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            ZeroPoint::Any => "any zero point",
+            ZeroPoint::Zero => "zero point 0 only",
+            ZeroPoint::Mid => "the middle code as zero point only",
+        }
+    }
 }
 
 /// Grids of weights.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct WeightGrids {
-    /// Element types, best first.
+    /// Element types, best first: `u8` or `i8`.
     pub types: Vec<String>,
     /// One scale per tensor, or one per output channel.
     pub granularity: Vec<Granularity>,
@@ -147,8 +169,6 @@ pub struct OpSupport {
     pub absorbs: Vec<String>,
     /// Operands and results share one grid: it runs on the integer tensor as it is.
     pub same_grid: bool,
-    /// Whether it can also return float.
-    pub float_out: bool,
     /// The zero point of the result is added before rounding, so that ties depend on its parity. For the operators of
     /// [`ZERO_POINT_PLACES`] only.
     pub zero_point_before_round: bool,
@@ -184,7 +204,22 @@ pub enum TargetError {
         /// The operator.
         op: String,
     },
+    /// A list of types or granularities that is empty or names what no grid has.
+    #[error("target file: `{key}` lists {found}; there are: `{}`", .known.join("`, `"))]
+    List {
+        /// The key.
+        key: &'static str,
+        /// What it lists.
+        found: String,
+        /// What it may list.
+        known: &'static [&'static str],
+    },
 }
+
+/// Types of codes that grids of tensors have.
+const CODES: &[&str] = &["u8", "i8"];
+/// Types of codes that biases have.
+const BIAS_CODES: &[&str] = &["i32"];
 
 impl Target {
     /// Reads a target file.
@@ -194,10 +229,17 @@ impl Target {
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         let target: Self = toml::from_str(text)?;
         let places = target.op.iter().filter(|(_, s)| s.zero_point_before_round);
-        match places.map(|(op, _)| op).find(|op| !ZERO_POINT_PLACES.contains(&op.as_str())) {
-            Some(op) => Err(TargetError::ZeroPointPlace { op: op.clone() }),
-            None => Ok(target),
+        if let Some(op) = places.map(|(op, _)| op).find(|op| !ZERO_POINT_PLACES.contains(&op.as_str())) {
+            return Err(TargetError::ZeroPointPlace { op: op.clone() });
         }
+        check_list("activation.types", &target.activation.types, CODES)?;
+        check_list("weight.types", &target.weight.types, CODES)?;
+        check_list("bias.type", std::slice::from_ref(&target.bias.elem), BIAS_CODES)?;
+        if target.weight.granularity.is_empty() {
+            let known = &["tensor", "channel"];
+            return Err(TargetError::List { key: "weight.granularity", found: "nothing".to_owned(), known });
+        }
+        Ok(target)
     }
 
     /// The integer form of an operator, if it has one.
@@ -217,6 +259,21 @@ impl Target {
             average_pool_zero_point_before_round: average_pool,
         }
     }
+}
+
+/// Checks a list of words against those that there are.
+fn check_list(
+    key: &'static str,
+    words: &[String],
+    known: &'static [&'static str],
+) -> Result<(), TargetError> {
+    let other = words.iter().find(|w| !known.contains(&w.as_str()));
+    let found = match other {
+        Some(word) => format!("`{word}`"),
+        None if words.is_empty() => "nothing".to_owned(),
+        None => return Ok(()),
+    };
+    Err(TargetError::List { key, found, known })
 }
 
 fn rounding<'de, D: Deserializer<'de>>(from: D) -> Result<Rounding, D::Error> {

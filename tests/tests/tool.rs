@@ -548,8 +548,24 @@ fn a_target_of_ones_own() {
     put(dir, "mine.gsr", shipped("src/deploy/lower-ort-cpu.gsr"));
     succeeds(dir, &[&quantize[..], &["--format", "qoperator"]].concat());
     let eval = |rest: &[&'static str]| [&["eval", "out.gsir", "--data", "npz:good.npz"], rest].concat();
-    refuses(dir, &eval(&[]), &["no target is named `mine`"]);
+    refuses(dir, &eval(&[]), &["`mine`", "not a shipped one", "--target mine.toml"]);
     refuses(dir, &eval(&["--target", "ort-cpu"]), &["`mine`", "`ort-cpu`"]);
     refuses(dir, &eval(&["--target", "mine.toml"]), &["--engine reference"]);
     succeeds(dir, &eval(&["--target", "mine.toml", "--engine", "reference"]));
+    // The same by passes. A file between them names the target; `deploy` needs its file again, and says so.
+    let pass = |file: &'static str, passes: &'static str, out: &'static str| {
+        [file, "--pass", passes, "--data", "calib=npz:good.npz", "-o", out]
+    };
+    let freeze = "simqat{target=\"mine.toml\"},calibrate,freeze";
+    succeeds(dir, &pass("net.gsir", freeze, "frozen.gsir"));
+    refuses(dir, &pass("frozen.gsir", "deploy", "bad.onnx"), &["`mine`", "target=\"mine.toml\""]);
+    refuses(dir, &pass("frozen.gsir", "deploy{target=ort-cpu}", "bad.onnx"), &["`mine`", "ort-cpu"]);
+    succeeds(dir, &pass("frozen.gsir", "deploy{target=\"mine.toml\", format=qoperator}", "passes.gsir"));
+    let file = |name: &str| fs::read_to_string(dir.join(name)).expect("a text");
+    assert_eq!(file("passes.gsir").replace("passes.safetensors", "out.safetensors"), file("out.gsir"));
+    refuses(
+        dir,
+        &pass("net.gsir", "simqat{target=\"mine.toml\", act={signed=true}}", "bad.gsir"),
+        &["act.signed"],
+    );
 }

@@ -58,6 +58,14 @@ pub enum DeployError {
         /// What was asked for.
         wanted: String,
     },
+    /// It was instrumented for a target that is not shipped, and the file of that was not given.
+    #[error(
+        "the module was instrumented for target `{name}`, which is not a shipped one: give its file, as in target=\"{name}.toml\""
+    )]
+    OwnTarget {
+        /// The target.
+        name: String,
+    },
     /// The target does not run this form.
     #[error("target `{target}` does not run the {form} form")]
     Form {

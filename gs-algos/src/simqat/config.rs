@@ -2,6 +2,7 @@
 //! is an error that says what exists.
 
 use crate::observers::ObserverKind;
+use gs_passes::target::{Granularity, Target};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -31,15 +32,15 @@ pub struct ActConfig {
     pub bits: u8,
     /// Whether codes have a sign; by default what the target wants.
     pub signed: Option<bool>,
-    /// Whether the zero point is fixed in the middle.
-    pub symmetric: bool,
+    /// Whether the zero point is fixed in the middle; by default only where the target wants it.
+    pub symmetric: Option<bool>,
     /// Whether the lowest code is left out.
     pub narrow_range: bool,
 }
 
 impl Default for ActConfig {
     fn default() -> Self {
-        Self { bits: 8, signed: None, symmetric: false, narrow_range: false }
+        Self { bits: 8, signed: None, symmetric: None, narrow_range: false }
     }
 }
 
@@ -49,17 +50,17 @@ impl Default for ActConfig {
 pub struct WeightConfig {
     /// Width in bits, 2 to 8.
     pub bits: u8,
-    /// Whether the zero point is fixed at 0.
+    /// Whether the zero point is fixed in the middle of the codes: at 0 where they are signed.
     pub symmetric: bool,
     /// Whether the lowest code is left out.
     pub narrow_range: bool,
-    /// One scale per output channel.
-    pub per_channel: bool,
+    /// One scale per output channel; by default wherever the target has that.
+    pub per_channel: Option<bool>,
 }
 
 impl Default for WeightConfig {
     fn default() -> Self {
-        Self { bits: 8, symmetric: true, narrow_range: true, per_channel: true }
+        Self { bits: 8, symmetric: true, narrow_range: true, per_channel: None }
     }
 }
 
@@ -99,13 +100,35 @@ pub enum ConfigError {
         /// Its value.
         bits: u8,
     },
-    /// An asymmetric signed weight would need a zero point that no target has.
-    #[error("`weight.symmetric` = false: target `{target}` runs weights with zero point 0 only")]
-    AsymmetricWeight {
+    /// What the target does not run.
+    #[error("`{key}` = {value}: target `{target}` {has}")]
+    Contradiction {
+        /// The key.
+        key: String,
+        /// Its value, given or by default.
+        value: String,
         /// The target.
         target: String,
+        /// What the target has instead.
+        has: String,
     },
 }
+
+/// What a configuration leaves to the target, settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Whether codes of activations have a sign.
+    pub act_signed: bool,
+    /// Whether their zero point is fixed in the middle.
+    pub act_symmetric: bool,
+    /// Whether codes of weights have a sign.
+    pub weight_signed: bool,
+    /// Whether weights have one scale per output channel.
+    pub weight_per_channel: bool,
+}
+
+/// Bits of weights of which the sum of two products with 8 bits fits into 16.
+const PAIR_BITS: u8 = 7;
 
 impl SimQatConfig {
     /// Checks ranges and combinations.
@@ -126,10 +149,61 @@ impl SimQatConfig {
                 }
             }
         }
-        if !self.weight.symmetric {
-            return Err(ConfigError::AsymmetricWeight { target: self.target.clone() });
-        }
         Ok(())
+    }
+
+    /// Settles what is left to the target.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; what contradicts the target, by its key.
+    pub fn settle(&self, target: &Target) -> Result<Settled, ConfigError> {
+        self.check()?;
+        let contradiction = |key: &str, value: String, has: String| {
+            Err(ConfigError::Contradiction { key: key.to_owned(), value, target: target.name.clone(), has })
+        };
+        let signed = |types: &[String]| types.first().is_some_and(|t| t.starts_with('i'));
+        let has_sign = |types: &[String], sign: bool| types.iter().any(|t| t.starts_with('i') == sign);
+        let (act, weight) = (&target.activation, &target.weight);
+        let act_signed = self.act.signed.unwrap_or_else(|| signed(&act.types));
+        if !has_sign(&act.types, act_signed) {
+            let has = format!("has activations of {} only", act.types.join(", "));
+            return contradiction("act.signed", act_signed.to_string(), has);
+        }
+        let act_symmetric = self.act.symmetric.unwrap_or(!act.zero_point.allows(act_signed, false));
+        if !act.zero_point.allows(act_signed, act_symmetric) {
+            let has = format!("runs activations with {}", act.zero_point.words());
+            let wrong = if act_symmetric { ("act.signed", act_signed) } else { ("act.symmetric", false) };
+            return contradiction(wrong.0, wrong.1.to_string(), has);
+        }
+        let weight_signed = signed(&weight.types);
+        if !weight.zero_point.allows(weight_signed, self.weight.symmetric) {
+            let has =
+                format!("runs weights of {} with {}", weight.types.join(", "), weight.zero_point.words());
+            return contradiction("weight.symmetric", self.weight.symmetric.to_string(), has);
+        }
+        let has = |g| weight.granularity.contains(&g);
+        let runs = |per_channel| has(if per_channel { Granularity::Channel } else { Granularity::Tensor });
+        let weight_per_channel = self.weight.per_channel.unwrap_or(has(Granularity::Channel));
+        let layers = || self.layers.iter();
+        let settings = layers().filter_map(|(selector, l)| {
+            Some((format!("layers.{selector}.weight_per_channel"), l.weight_per_channel?))
+        });
+        for (key, per_channel) in settings.chain([("weight.per_channel".to_owned(), weight_per_channel)]) {
+            if !runs(per_channel) {
+                let only = if per_channel { "one scale per weight" } else { "one scale per output channel" };
+                return contradiction(&key, per_channel.to_string(), format!("has {only} only"));
+            }
+        }
+        let bits = layers()
+            .filter_map(|(selector, l)| Some((format!("layers.{selector}.weight_bits"), l.weight_bits?)));
+        for (key, bits) in bits.chain([("weight.bits".to_owned(), self.weight.bits)]) {
+            if target.pair_saturation && bits > PAIR_BITS {
+                let has =
+                    format!("adds pairs of products in 16 bits, which hold those of {PAIR_BITS} bits only");
+                return contradiction(&key, bits.to_string(), has);
+            }
+        }
+        Ok(Settled { act_signed, act_symmetric, weight_signed, weight_per_channel })
     }
 }
 
@@ -147,5 +221,64 @@ mod tests {
         let config = SimQatConfig { act: ActConfig { bits: 9, ..Default::default() }, ..Default::default() };
         assert_eq!(config.check(), Err(ConfigError::Bits { key: "act.bits".into(), bits: 9 }));
         assert_eq!(SimQatConfig::default().check(), Ok(()));
+    }
+
+    /// The target `ort-cpu` with some words replaced.
+    fn target(replace: &[(&str, &str)]) -> Target {
+        let mut text = include_str!("../../targets/ort-cpu.toml").to_owned();
+        for (from, to) in replace {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        Target::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_given_follows_the_target() {
+        let settled = |replace: &[(&str, &str)]| {
+            let s = SimQatConfig::default().settle(&target(replace)).unwrap();
+            (s.act_signed, s.act_symmetric, s.weight_signed, s.weight_per_channel)
+        };
+        assert_eq!(settled(&[]), (false, false, true, true));
+        assert_eq!(settled(&[("\"any\"", "\"mid\"")]), (false, true, true, true));
+        let signed = [("types = [\"u8\"]", "types = [\"i8\", \"u8\"]"), ("\"any\"", "\"zero\"")];
+        assert_eq!(settled(&signed), (true, true, true, true));
+        assert_eq!(settled(&[("\"tensor\", \"channel\"", "\"tensor\"")]), (false, false, true, false));
+        let unsigned =
+            [("types = [\"i8\"]", "types = [\"u8\"]"), ("zero_point = \"zero\"", "zero_point = \"mid\"")];
+        assert_eq!(settled(&unsigned), (false, false, false, true));
+    }
+
+    #[test]
+    fn what_contradicts_the_target_is_named() {
+        for (options, replace, key) in [
+            ("act = { signed = true }", &[][..], "act.signed"),
+            ("act = { symmetric = false }", &[("\"any\"", "\"mid\"")], "act.symmetric"),
+            ("act = { symmetric = true }", &[("\"any\"", "\"zero\"")], "act.signed"),
+            ("weight = { symmetric = false }", &[], "weight.symmetric"),
+            ("", &[("types = [\"i8\"]", "types = [\"u8\"]")], "weight.symmetric"),
+            (
+                "weight = { per_channel = true }",
+                &[("\"tensor\", \"channel\"", "\"tensor\"")],
+                "weight.per_channel",
+            ),
+            (
+                "layers = { fc = { weight_per_channel = false } }",
+                &[("\"tensor\", \"channel\"", "\"channel\"")],
+                "layers.fc.weight_per_channel",
+            ),
+            ("", &[("pair_saturation = false", "pair_saturation = true")], "weight.bits"),
+            (
+                "weight = { bits = 7 }\nlayers = { fc = { weight_bits = 8 } }",
+                &[("pair_saturation = false", "pair_saturation = true")],
+                "layers.fc.weight_bits",
+            ),
+        ] {
+            let config: SimQatConfig = toml::from_str(options).unwrap();
+            let error = config.settle(&target(replace)).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains(&format!("`{key}`")) && said.contains("`ort-cpu`"), "{options}: {said}");
+            assert!(matches!(error, ConfigError::Contradiction { .. }), "{error:?}");
+        }
     }
 }

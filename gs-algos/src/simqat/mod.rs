@@ -4,14 +4,14 @@
 
 mod config;
 
-pub use config::{ActConfig, ConfigError, LayerConfig, SimQatConfig, WeightConfig};
+pub use config::{ActConfig, ConfigError, LayerConfig, Settled, SimQatConfig, WeightConfig};
 
 use crate::algorithm::{Algorithm, freeze_and_deploy};
 use crate::deploy::Form;
 use crate::kept::note_kept;
 use crate::selector::{self, SelectorError};
 use crate::targets::{self, TargetLookupError};
-use gs_ir::{Attr, ElemType, FloatBits, GraphId, Module, OpId, ValueId};
+use gs_ir::{Attr, FloatBits, GraphId, Module, OpId, ValueId};
 use gs_passes::grid::{Grids, Part, channel_axis};
 use gs_passes::manager::{PassContext, PassError, PassReport};
 use gs_passes::rules::{GridClass, RuleEnv, Site};
@@ -72,6 +72,7 @@ impl Algorithm for SimQat {
     fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         self.config.check().map_err(SimQatError::from)?;
         let target = targets::find(&self.config.target).map_err(SimQatError::from)?;
+        let settled = self.config.settle(&target).map_err(SimQatError::from)?;
         if let Some(before) = module.meta.target.as_ref().filter(|t| **t != target.name) {
             let (before, wanted) = (before.clone(), target.name.clone());
             return Err(SimQatError::OtherTarget { before, wanted }.into());
@@ -79,7 +80,7 @@ impl Algorithm for SimQat {
         let main = module.main().ok_or(SimQatError::NoGraph)?;
         // What is computed from weights alone is a weight too: quantisers then stand on globals.
         gs_passes::passes::fold_constants(module);
-        let env = Env::new(module, main, &target, &self.config)?;
+        let env = Env::new(module, main, &target, &self.config, settled)?;
         let rules = crate::rules::load("simqat", RULES)?;
         let report = gs_passes::rules::insert(module, &rules, &env)
             .map_err(|d| gs_text::render_all(&d, &rules.sources, gs_text::Style::Plain))?;
@@ -108,7 +109,7 @@ impl Algorithm for SimQat {
 struct Env<'c> {
     grids: Grids,
     config: &'c SimQatConfig,
-    signed_activations: bool,
+    settled: Settled,
     /// Layer settings in order of increasing precedence, with the operations they are for.
     layers: Vec<(FxHashSet<OpId>, LayerConfig)>,
 }
@@ -119,6 +120,7 @@ impl<'c> Env<'c> {
         graph: GraphId,
         target: &Target,
         config: &'c SimQatConfig,
+        settled: Settled,
     ) -> Result<Self, SimQatError> {
         let select = |key: &str, selector: &str| {
             let found = selector::select(module, selector);
@@ -137,9 +139,7 @@ impl<'c> Env<'c> {
             .map(|(selector, layer)| Ok((select(&format!("layers.{selector}"), selector)?, *layer)))
             .collect();
         let grids = Grids::of(module, graph, target, &|op| !excluded.contains(&op));
-        let first = target.activation.types.first().and_then(|t| ElemType::from_name(t));
-        let signed_activations = first.is_some_and(ElemType::is_signed_int);
-        Ok(Self { grids, config, signed_activations, layers: layers? })
+        Ok(Self { grids, config, settled, layers: layers? })
     }
 
     /// The setting of a layer, if one was made for it.
@@ -162,11 +162,12 @@ impl<'c> Env<'c> {
             "weight_bits" => {
                 Some(Attr::Int(i64::from(self.layer(Some(op), |l| l.weight_bits).unwrap_or(w.bits))))
             }
-            "weight_signed" => Some(Attr::Bool(true)),
+            "weight_signed" => Some(Attr::Bool(self.settled.weight_signed)),
             "weight_symmetric" => Some(Attr::Bool(w.symmetric)),
             "weight_narrow" => Some(Attr::Bool(w.narrow_range)),
             "weight_axis" => {
-                let per_channel = self.layer(Some(op), |l| l.weight_per_channel).unwrap_or(w.per_channel);
+                let per_channel = self.layer(Some(op), |l| l.weight_per_channel);
+                let per_channel = per_channel.unwrap_or(self.settled.weight_per_channel);
                 let axis = channel_axis(module, op).filter(|_| per_channel)?;
                 Some(Attr::Int(axis as i64))
             }
@@ -181,8 +182,8 @@ impl<'c> Env<'c> {
                 let producer = module.producer(value);
                 Some(Attr::Int(i64::from(self.layer(producer, |l| l.act_bits).unwrap_or(a.bits))))
             }
-            "act_signed" => Some(Attr::Bool(a.signed.unwrap_or(self.signed_activations))),
-            "act_symmetric" => Some(Attr::Bool(a.symmetric)),
+            "act_signed" => Some(Attr::Bool(self.settled.act_signed)),
+            "act_symmetric" => Some(Attr::Bool(self.settled.act_symmetric)),
             "act_narrow" => Some(Attr::Bool(a.narrow_range)),
             "fixed_grid" => {
                 let (scale, zero_point) = self.grids.class_of(value)?.1.fixed?;
