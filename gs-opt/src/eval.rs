@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::say;
 use crate::source::{Samples, array_of};
-use crate::{executor, files, output};
+use crate::{executor, files};
 use gs_eval::{DataSource, Executor, Stream, Tensor};
 use gs_ir::{Module, Phase};
 use std::ops::ControlFlow;
@@ -47,7 +47,7 @@ pub fn run(args: &EvalArgs) -> Outcome<()> {
         return Err(Failure::usage("--batch 0: a batch has at least one sample"));
     }
     if let Some(outputs) = &args.outputs {
-        output::check(outputs)?;
+        files::check_file("--outputs", outputs)?;
     }
     let mut module = files::read(&args.model)?;
     let target = target(args, &module)?;

@@ -1,6 +1,6 @@
 //! What went wrong, in words for the person at the terminal, with what to do about it.
 
-use crate::output::OutputError;
+use gs_text::output::OutputError;
 use std::fmt;
 
 /// A failed request. The message says what, where, what was expected; the help what to do.

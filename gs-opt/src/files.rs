@@ -1,14 +1,14 @@
 //! Reading and writing networks, by suffix: `.onnx`, `.gsir`, and `-` for GSIR text on standard streams.
 
 use crate::failure::{Failure, Outcome};
-use crate::output::{self, AtomicFile, OutputError, atomic_write};
 use crate::say;
 use gs_eval::Materializer;
 use gs_ir::{GlobalId, Module, Phase, Registry, TensorData};
 use gs_onnx::{ExportError, ExportOptions, Materialise};
 use gs_passes::target::Target;
+use gs_text::output::{self, OutputError, atomic_write};
 use gs_text::{PrintOptions, SourceMap, Style, Weights};
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 /// What a path means.
@@ -119,6 +119,18 @@ pub fn check_output(path: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// Whether a file that is no network can be written to a path. `-` would be a file of that name, which nobody means.
+///
+/// # Errors
+/// Standard output, or a place that cannot be written.
+pub fn check_file(option: &str, path: &Path) -> Outcome<()> {
+    if Kind::is_stream(path) {
+        return Err(Failure::usage(format!("{option} -: it is not written to standard output"))
+            .help("name a file; ./- is one of that name"));
+    }
+    Ok(output::check(path)?)
+}
+
 /// Writes a network: to a temporary file beside the target, which gets its name at the end. Tells where an ONNX file
 /// has not the operator set version that the network's target wants.
 ///
@@ -153,7 +165,7 @@ pub fn write_for(module: &Module, path: &Path, brief: bool, target: Option<&Targ
             atomic_write(path, |out: &mut dyn Write| write_text(module, out, true).map_err(at(path)))?;
             Ok(())
         }
-        Kind::Gsir => write_gsir(module, path),
+        Kind::Gsir => Ok(gs_text::write_files(module, path)?),
     }
 }
 
@@ -196,34 +208,6 @@ fn no_version(error: ExportError) -> Failure {
 /// An error of writing, with the path that was asked for.
 fn at(path: &Path) -> impl Fn(io::Error) -> OutputError {
     move |source| OutputError { path: path.to_path_buf(), source }
-}
-
-/// Text with its weights in a `.safetensors` file beside it, if it has large ones.
-fn write_gsir(module: &Module, path: &Path) -> Outcome<()> {
-    let weights = path.with_extension("safetensors");
-    let name = weights.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let options = PrintOptions::with_file(name);
-    // Both are written before either gets its name, weights first: a text that names a missing file would be worse
-    // than a file that no text names.
-    let mut text_file = AtomicFile::create(path)?;
-    let mut out = BufWriter::new(text_file.file());
-    gs_text::write_module(module, &options, &mut out).map_err(at(path))?;
-    out.flush().map_err(at(path))?;
-    drop(out);
-    let mut tensors = Vec::new();
-    if gs_text::write_weights(module, &options, &mut io::sink()).map_err(at(&weights))? > 0 {
-        let mut file = AtomicFile::create(&weights)?;
-        let mut out = BufWriter::new(file.file());
-        gs_text::write_weights(module, &options, &mut out).map_err(at(&weights))?;
-        out.flush().map_err(at(&weights))?;
-        drop(out);
-        tensors.push(file);
-    }
-    for file in tensors {
-        file.commit()?;
-    }
-    text_file.commit()?;
-    Ok(())
 }
 
 /// Text alone; weights are inline where they are small, else left out.

@@ -13,7 +13,6 @@ pub mod failure;
 pub mod files;
 pub mod lookup;
 pub mod manual;
-pub mod output;
 pub mod passes;
 pub mod progress;
 pub mod quantize;

@@ -8,8 +8,10 @@ use crate::{executor, files};
 use gs_eval::DataSource;
 use gs_ir::Module;
 use gs_passes::manager::{Event, PassContext, PassManager, PassRegistry, Pipeline, Remark};
+use gs_text::output::AtomicFile;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,6 +37,9 @@ pub fn run(args: &PassArgs) -> Outcome<()> {
     registry.make(&pipeline)?;
     let output = args.output.clone().unwrap_or_else(|| "-".into());
     files::check_output(&output)?;
+    if let Some(path) = &args.show.reproducer {
+        files::check_file("--reproducer", path)?;
+    }
     let mut module = files::read(file)?;
     let sources = open_sources(args, &module)?;
     let executor = executor::make(Engine::Fast, args.threads)?;
@@ -176,10 +181,12 @@ impl<'a> Show<'a> {
     fn reproduce(&self, failure: Failure) -> Failure {
         let (Some(path), Some(before)) = (&self.args.reproducer, &self.before) else { return failure };
         let text = format!("// gs-opt {} --pass='{}'\n{before}", path.display(), self.rest);
-        match std::fs::write(path, text) {
+        let write = |out: &mut dyn io::Write| out.write_all(text.as_bytes());
+        let written = AtomicFile::create(path).and_then(|mut file| file.write(write).and(Ok(file)));
+        match written.and_then(AtomicFile::commit) {
             Ok(()) => failure
                 .help(format!("{} holds the module before the pass and the command to run", path.display())),
-            Err(e) => failure.help(format!("the reproducer could not be written: {}: {e}", path.display())),
+            Err(e) => failure.help(format!("the reproducer could not be written: {e}")),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod element;
 pub mod gsir;
 pub mod gsr;
 pub mod lexer;
+pub mod output;
 pub mod quote;
 pub mod span;
 

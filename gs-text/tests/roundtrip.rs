@@ -200,11 +200,13 @@ fn files() {
             rw.add_global(gs_ir::NewGlobal { name, role: gs_ir::Role::Param, trainable: true, ty, init });
         }
     }
+    // Somebody's own file, which is not for us to replace.
+    std::fs::write(dir.path().join("net.safetensors"), "own").unwrap();
     write_files(&module, &path).unwrap();
     let read = read_file(&path, &Registry::builtin()).unwrap();
     same(&module, &read).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.contains("param @f32 : f32[3, 7] = file(\"net.safetensors\", \"f32\")"), "{text}");
+    assert!(text.contains("param @f32 : f32[3, 7] = file(\"net.gsir.safetensors\", \"f32\")"), "{text}");
 
     // Writing over the files that the module was read from leaves it intact.
     write_files(&read, &path).unwrap();
@@ -212,7 +214,37 @@ fn files() {
     same(&module, &read_file(&path, &Registry::builtin()).unwrap()).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(std::fs::read(dir.path().join("net.safetensors")).unwrap(), b"own");
+    // Whatever the text is called, its tensors have a name of their own.
+    write_files(&module, &dir.path().join("net")).unwrap();
+    assert_eq!(std::fs::read(dir.path().join("net.safetensors")).unwrap(), b"own");
+    same(&module, &read_file(&dir.path().join("net"), &Registry::builtin()).unwrap()).unwrap();
+}
+
+/// If the text cannot take its name, the tensors of the old text are still there.
+#[test]
+fn a_failed_write_leaves_both_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.gsir");
+    let module =
+        |value: &str| parse(&format!("gsir 1\nparam @w : f32[20] = dense({})", [value; 20].join(", ")));
+    write_files(&module("1.0"), &path).unwrap();
+    // A folder stands where the tensors belong.
+    let tensors = dir.path().join("net.gsir.safetensors");
+    let old = std::fs::read(&tensors).unwrap();
+    std::fs::remove_file(&tensors).unwrap();
+    std::fs::create_dir(&tensors).unwrap();
+    let text = std::fs::read(&path).unwrap();
+    assert_eq!(write_files(&module("2.0"), &path).unwrap_err().path, tensors);
+    assert_eq!(std::fs::read(&path).unwrap(), text);
+    std::fs::remove_dir(&tensors).unwrap();
+    std::fs::write(&tensors, &old).unwrap();
+    // And where the text belongs.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert_eq!(write_files(&module("2.0"), &path).unwrap_err().path, path);
+    assert_eq!(std::fs::read(&tensors).unwrap(), old);
 }
 
 #[test]

@@ -416,7 +416,7 @@ fn file_to_text_to_text_is_byte_identical() {
     }
     succeeds(dir, &[model.to_str().expect("a path of text"), "-o", "a/net.gsir"]);
     succeeds(dir, &["a/net.gsir", "-o", "b/net.gsir"]);
-    for file in ["net.gsir", "net.safetensors"] {
+    for file in ["net.gsir", "net.gsir.safetensors"] {
         let bytes = |name: &str| fs::read(dir.join(name).join(file)).expect("a written file");
         assert!(!bytes("a").is_empty() && bytes("a") == bytes("b"), "{file}");
     }
@@ -568,4 +568,53 @@ fn a_target_of_ones_own() {
         &pass("net.gsir", "simqat{target=\"mine.toml\", act={signed=true}}", "bad.gsir"),
         &["act.signed"],
     );
+}
+
+#[test]
+fn a_file_of_ones_own_beside_the_text_stays() {
+    let folder = folder();
+    let dir = folder.path();
+    let weights = vec!["0.5"; 48].join(", ");
+    let large = network("0.5")
+        .replace(
+            "f32[2, 3, 1, 1] = dense(0.5, -0.25, 1.0, 0.5, 0.125, -1.0)",
+            &format!("f32[16, 3, 1, 1] = dense({weights})"),
+        )
+        .replace("[N, 2, 8, 8]", "[N, 16, 8, 8]");
+    put(dir, "in.gsir", large);
+    put(dir, "out.safetensors", "own");
+    succeeds(dir, &["in.gsir", "-o", "out.gsir"]);
+    assert_eq!(fs::read(dir.join("out.safetensors")).expect("the file is there"), b"own");
+    assert_eq!(succeeds(dir, &["in.gsir"]), succeeds(dir, &["out.gsir"]));
+}
+
+#[test]
+fn what_is_no_text_does_not_go_to_standard_output() {
+    let folder = folder();
+    let dir = folder.path();
+    refuses(
+        dir,
+        &["eval", "net.gsir", "--data", "npz:good.npz", "--outputs", "-"],
+        &["--outputs -", "standard output"],
+    );
+    refuses(dir, &["net.gsir", "--pass=deploy", "--reproducer", "-"], &["--reproducer -", "standard output"]);
+    assert!(!dir.join("-").exists());
+}
+
+/// A reproducer is a whole file or none, and replaces an older one in one step.
+#[cfg(unix)]
+#[test]
+fn a_reproducer_replaces_an_old_one_as_a_whole() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = folder();
+    let dir = folder.path();
+    put(dir, "fails.gsir", "old");
+    let inode = fs::metadata(dir.join("fails.gsir")).expect("a file").ino();
+    refuses(
+        dir,
+        &["net.gsir", "--pass=simqat{exclude=[nothing]}", "--reproducer", "fails.gsir"],
+        &["fails.gsir holds the module"],
+    );
+    assert_ne!(fs::metadata(dir.join("fails.gsir")).expect("a file").ino(), inode);
+    assert!(fs::read_to_string(dir.join("fails.gsir")).expect("text").contains("--pass='simqat{"));
 }

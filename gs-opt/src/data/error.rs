@@ -24,7 +24,7 @@ pub enum DataError {
     Preprocess(#[from] PreprocessError),
     /// An archive could not be written.
     #[error("{0}")]
-    Output(#[from] crate::output::OutputError),
+    Output(#[from] gs_text::output::OutputError),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -14,7 +14,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use super::array::{DType, NamedArray, byte_size};
 use super::error::{ArrayProblem, DataError, Result, io_error};
 use super::npy;
-use crate::output::{AtomicFile, OutputError};
+use gs_text::output::{AtomicFile, OutputError};
 
 /// Arrays up to this size stay in memory until the end.
 const SPOOL_BYTES: usize = 4 << 20;

@@ -79,6 +79,7 @@ pub use same::{Difference, same};
 pub use weights::write_weights;
 
 use crate::diagnostics::{Diagnostic, TextError};
+use crate::output::{AtomicFile, OutputError};
 use crate::span::SourceMap;
 use gs_ir::{Module, Registry};
 use std::io::{self, Write};
@@ -127,27 +128,39 @@ impl std::fmt::Write for Adapter<'_> {
     }
 }
 
-/// Writes a module to a path: the text there, its large tensors in a `.safetensors` of the same stem beside it.
-/// Derived globals stay symbolic. Both files replace older ones only when they are complete. What is no regular
-/// file (a pipe, a device) gets the text with everything inline.
+/// Writes a module to a path: the text there, its large tensors in a file beside it whose name is that of the text
+/// and `.safetensors` (`net.gsir.safetensors`): a `net.safetensors` may be somebody's own. Derived globals stay
+/// symbolic. Both files are complete before either gets its name, the tensors first. What is no regular file (a pipe,
+/// a device) gets the text with everything inline.
 ///
 /// # Errors
 /// Those of the file system.
-pub fn write_files(module: &Module, path: &Path) -> io::Result<()> {
-    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        let mut out = io::BufWriter::new(std::fs::File::create(path)?);
-        write_module(module, &PrintOptions::default(), &mut out)?;
-        return out.flush();
+pub fn write_files(module: &Module, path: &Path) -> Result<(), OutputError> {
+    let mut text = AtomicFile::create(path)?;
+    if !text.is_regular() {
+        text.write(|out| write_module(module, &PrintOptions::default(), out))?;
+        return text.commit();
     }
-    let weights = path.with_extension("safetensors");
-    let name = weights.file_name().and_then(|n| n.to_str());
-    let name =
-        name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the file's name is no UTF-8"))?;
-    let options = PrintOptions::with_file(name);
+    let name = weights_name(path).ok_or_else(|| OutputError {
+        path: path.to_path_buf(),
+        source: io::Error::new(io::ErrorKind::InvalidInput, "its name is no UTF-8"),
+    })?;
+    let options = PrintOptions::with_file(name.as_str());
+    text.write(|out| write_module(module, &options, out))?;
     if weights::has_large(module, &options) {
-        weights::replace_file(&weights, |out| write_weights(module, &options, out).map(drop))?;
+        let mut tensors = AtomicFile::create(&path.with_file_name(&name))?;
+        tensors.write(|out| write_weights(module, &options, out).map(drop))?;
+        // A text that names a missing file would be worse than a file that no text names.
+        tensors.commit()?;
     }
-    weights::replace_file(path, |out| write_module(module, &options, out))
+    text.commit()
+}
+
+/// The name of the file for the large tensors of a text: one that no other program would choose.
+fn weights_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let suffix = if name.ends_with(".gsir") { "safetensors" } else { "gsir.safetensors" };
+    Some(format!("{name}.{suffix}"))
 }
 
 /// Reads a module from a path, with the tensors that its text refers to (mapped, not copied).

@@ -13,7 +13,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata};
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 /// The kinds that both have.
@@ -288,41 +288,6 @@ fn map(path: &Path) -> io::Result<Bytes> {
     // asks of its user; our own writers never change a file in place, they put a new one under its name.
     let map = unsafe { memmap2::Mmap::map(&file)? };
     Ok(Bytes::from_owner(map))
-}
-
-// ---- files as a whole ----
-
-/// Writes a file beside its final place and renames it, so that a failed run leaves nothing half-written and what is
-/// mapped from the old file stays what it was.
-pub(super) fn replace_file(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let (temporary, file) = create_beside(&target)?;
-    let mut out = io::BufWriter::with_capacity(1 << 20, file);
-    let written =
-        write(&mut out).and_then(|()| out.flush()).and_then(|()| std::fs::rename(&temporary, &target));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
-}
-
-fn create_beside(target: &Path) -> io::Result<(PathBuf, File)> {
-    let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_owned();
-    for attempt in 0..100u32 {
-        let mut temporary = name.clone();
-        temporary.push(format!(".{}-{attempt}.tmp", std::process::id()));
-        let path = target.with_file_name(temporary);
-        match File::options().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((path, file)),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Err(io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
 #[cfg(test)]

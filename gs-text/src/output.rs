@@ -104,6 +104,17 @@ impl AtomicFile {
         matches!(self.place, Place::Beside { .. })
     }
 
+    /// Writes through a buffer, to the end of what was written before.
+    ///
+    /// # Errors
+    /// Those of `write` and of the operating system.
+    pub fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), OutputError> {
+        let mut out = BufWriter::with_capacity(1 << 20, self.file());
+        let written = write(&mut out).and_then(|()| out.flush());
+        drop(out);
+        written.map_err(|source| OutputError { path: self.asked.clone(), source })
+    }
+
     /// Where to write.
     pub fn file(&mut self) -> &mut File {
         match &mut self.place {
