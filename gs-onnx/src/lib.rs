@@ -21,7 +21,8 @@ mod write;
 pub use decode::{decode_model, read_model};
 pub use error::{Error, ExternalProblem, GraphProblem, NodeProblem, TensorProblem};
 pub use export::{
-    ExportError, ExportOptions, Exported, Materialise, Opset, StoredOnly, export, export_to, opset_for,
+    ExportError, ExportOptions, Exported, LeftOut, Materialise, Opset, StoredOnly, export, export_to,
+    opset_for,
 };
 pub use external::ExternalFiles;
 pub use import::{import, import_file};

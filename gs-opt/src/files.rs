@@ -144,7 +144,7 @@ pub fn write(module: &Module, path: &Path, brief: bool) -> Outcome<()> {
     write_for(module, path, brief, target.as_ref())
 }
 
-/// Writes a network as [`write`] does, for this target, and tells nothing.
+/// Writes a network as [`write`] does, for this target, and says nothing of versions.
 ///
 /// # Errors
 /// As [`write`].
@@ -152,6 +152,9 @@ pub fn write_for(module: &Module, path: &Path, brief: bool, target: Option<&Targ
     match Kind::of(path)? {
         Kind::Onnx => {
             let exported = gs_onnx::export(module, &versions(module, target)).map_err(no_version)?;
+            if !exported.left_out.is_empty() {
+                eprintln!("warning: {}: ONNX has no place for {}", path.display(), exported.left_out);
+            }
             let contents = &mut Contents { materializer: Materializer::new(module) };
             atomic_write(path, |out: &mut dyn Write| {
                 exported.write(out, contents).map_err(|e| match e {

@@ -618,3 +618,35 @@ fn a_reproducer_replaces_an_old_one_as_a_whole() {
     assert_ne!(fs::metadata(dir.join("fails.gsir")).expect("a file").ino(), inode);
     assert!(fs::read_to_string(dir.join("fails.gsir")).expect("text").contains("--pass='simqat{"));
 }
+
+/// ONNX has one graph, which writes nothing: what is lost is said, in one line, and what only that used is not written.
+#[test]
+fn what_onnx_cannot_hold_is_named() {
+    let folder = folder();
+    let dir = folder.path();
+    let text = "gsir 1\n\
+        param @w : f32[2] = dense(1.0, 2.0)\n\
+        state @mean : f32[2] = dense(0.0, 0.0)\n\
+        state @momentum : f32[2] = dense(7.0, 7.0)\n\
+        const @idle : f32[2] = dense(3.0, 4.0)\n\
+        graph @main(%c : bool[], %x : f32[2]) -> (%y : f32[2]) {\n\
+          %0 = if(%c) : f32[2] region then_branch() -> (f32[2]) {\n    return @w\n  }\n\
+          region else_branch() -> (f32[2]) {\n    return %x\n  }\n\
+          return %0 updates { @mean = %0 }\n\
+        }\n\
+        graph @train(%x : f32[2]) -> (%y : f32[2]) {\n\
+          %0 = mul(%x, @w) : f32[2]\n  %1 = add(%0, @momentum) : f32[2]\n\
+          return %1 updates { @momentum = %1, @w = %0 }\n\
+        }\n";
+    put(dir, "trained.gsir", text);
+    let ended = gs_opt(dir, &["trained.gsir", "-o", "trained.onnx"]);
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    let said = "warning: trained.onnx: ONNX has no place for the graph @train; the update of @mean; \
+        the globals @mean, @momentum\n";
+    assert_eq!(ended.stderr, said);
+    let back = succeeds(dir, &["trained.onnx"]);
+    assert!(back.contains("@w") && back.contains("@idle") && !back.contains("momentum"), "{back}");
+    assert!(!back.contains("@mean"), "{back}");
+    // A network that it holds whole is written without a word.
+    assert_eq!(gs_opt(dir, &["net.gsir", "-o", "net.onnx"]).stderr, "");
+}

@@ -3,11 +3,12 @@
 
 use std::io::{self, Write};
 
-use gs_ir::{Attr, Derived, ElemType, Global, GlobalId, Init, Literal, TensorType};
+use gs_ir::{Attr, Derived, ElemType, Global, GlobalId, GraphId, Init, Literal, TensorType};
 use rustc_hash::FxHashSet;
 
 use super::attrs::tensor;
 use super::graph::Body;
+use super::left_out::{is_used, read_within};
 use super::types::element;
 use super::{ExportError, Exporter};
 use crate::proto::{NodeProto, TensorProto};
@@ -37,12 +38,12 @@ pub(super) fn write_repeated(one: &[u8], count: usize, out: &mut dyn Write) -> i
 impl<'m> Exporter<'m> {
     /// Writes all globals that the graph or another written global needs, in order of creation: first the stored
     /// ones, then those that are nodes. A reader meets them in the same order, so that writing again changes nothing.
-    pub(super) fn globals(&mut self, body: &mut Body) -> Result<(), ExportError> {
+    pub(super) fn globals(&mut self, main: GraphId, body: &mut Body) -> Result<(), ExportError> {
         let module = self.module;
-        let needed = self.needed();
+        self.needed = self.needed(main);
         for as_nodes in [false, true] {
-            for (id, _) in module.globals().filter(|(id, _)| needed.contains(id)) {
-                if self.is_node(id) == as_nodes {
+            for (id, _) in module.globals() {
+                if self.needed.contains(&id) && self.is_node(id) == as_nodes {
                     self.global_with_operands(id, body)?;
                 }
             }
@@ -56,12 +57,14 @@ impl<'m> Exporter<'m> {
         self.node_of(id).is_some() || (matches!(global.init, Init::Splat(_)) && is_large())
     }
 
-    /// Which globals are written: those that a graph reads, what their nodes read, and those that nothing reads at all.
-    fn needed(&self) -> FxHashSet<GlobalId> {
+    /// Which globals are written: those that the graph reads, what their nodes read, and those of which nothing makes
+    /// use at all (an initializer of the source may be one).
+    fn needed(&self, main: GraphId) -> FxHashSet<GlobalId> {
         let module = self.module;
+        let read = read_within(module, main);
         let bases: FxHashSet<GlobalId> = module.globals().flat_map(|(_, g)| derived_operands(g)).collect();
-        let read = |g: &Global| !module.value(g.value).uses().is_empty();
-        let roots = module.globals().filter(|(id, g)| read(g) || !bases.contains(id));
+        let is_idle = |id: GlobalId, g: &Global| !bases.contains(&id) && !is_used(module, id, g);
+        let roots = module.globals().filter(|&(id, g)| read.contains(&g.value) || is_idle(id, g));
         let mut pending: Vec<GlobalId> = roots.map(|(id, _)| id).collect();
         let mut needed = FxHashSet::default();
         while let Some(id) = pending.pop() {

@@ -4,7 +4,8 @@
 //! the version of the source; where an operation does not exist in it, the lowest later version is taken in which
 //! all do. For a target its version is taken, unless an operation that was kept as it was has no such form. Attributes that are operands in ONNX become constants again, symbols in them computations of shapes.
 //!
-//! The graph's `updates` are not written: ONNX has no word for them, and they do not change what a run returns.
+//! ONNX has one graph, and one that writes nothing: other graphs and `updates` are left out and named ([`LeftOut`]).
+//! Neither changes what a run of the main graph returns.
 
 mod attrs;
 mod bodies;
@@ -13,6 +14,7 @@ mod dims;
 mod error;
 mod globals;
 mod graph;
+mod left_out;
 mod meta;
 mod names;
 mod op;
@@ -30,6 +32,7 @@ use crate::proto::{FunctionProto, ModelProto};
 use crate::write::{Inline, Payloads, write_external, write_model};
 pub use error::ExportError;
 use globals::Contents;
+pub use left_out::LeftOut;
 
 /// What the caller may choose.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +89,8 @@ pub struct Exported<'m> {
     pub model: ModelProto,
     /// Version of the `ai.onnx` operator set.
     pub opset: Opset,
+    /// What the file does not hold.
+    pub left_out: LeftOut,
     module: &'m Module,
     contents: Vec<Contents>,
 }
@@ -102,7 +107,8 @@ pub fn export<'m>(module: &'m Module, options: &ExportOptions) -> Result<Exporte
     let mut exporter = Exporter::new(module, choice);
     let graph = exporter.main(main)?;
     let model = meta::model(module, &exporter, graph)?;
-    Ok(Exported { model, opset, module, contents: exporter.contents })
+    let left_out = LeftOut::of(module, main, |id| exporter.needed.contains(&id));
+    Ok(Exported { model, opset, left_out, module, contents: exporter.contents })
 }
 
 /// The version in which a module would be written.
@@ -194,6 +200,8 @@ struct Exporter<'m> {
     names: names::Names,
     initializers: Vec<crate::proto::TensorProto>,
     contents: Vec<Contents>,
+    /// Which globals are written.
+    needed: rustc_hash::FxHashSet<GlobalId>,
     /// Where symbols can be read from, innermost scope last.
     symbols: dims::Symbols,
     /// Domains of the declared operators written.
@@ -210,6 +218,7 @@ impl<'m> Exporter<'m> {
             names: names::Names::new(module),
             initializers: Vec::new(),
             contents: Vec::new(),
+            needed: rustc_hash::FxHashSet::default(),
             symbols: dims::Symbols::default(),
             domains: std::collections::BTreeSet::new(),
             functions: Vec::new(),
