@@ -13,6 +13,9 @@ pub enum Role {
     State,
     /// Never changes.
     Const,
+    /// Given by whoever runs the network, its contents being what it is otherwise: an ONNX initializer that is listed
+    /// as an input too, from version 4 of that format on. It is interface, and no constant.
+    Input,
 }
 
 impl Role {
@@ -22,6 +25,7 @@ impl Role {
             Role::Param => "param",
             Role::State => "state",
             Role::Const => "const",
+            Role::Input => "input",
         }
     }
 }

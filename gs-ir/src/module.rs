@@ -75,8 +75,6 @@ pub struct OnnxMeta {
     pub model_version: i64,
     /// Documentation of the model.
     pub doc: String,
-    /// Whether initializers are listed as inputs too (always below IR 4; later they can then be overridden).
-    pub weights_are_inputs: bool,
 }
 
 impl Module {

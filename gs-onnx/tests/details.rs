@@ -8,6 +8,7 @@ use gs_onnx::proto::{
     TensorProto, TypeProto, attribute_type as at, data_type as dt,
 };
 use gs_onnx::{Error, ExportError, ExportOptions, NodeProblem, export};
+use std::collections::BTreeSet;
 use support::*;
 
 fn function(
@@ -287,6 +288,82 @@ fn old_files_list_weights_as_inputs_until_the_format_is_raised() {
         ["x"],
         "from IR 4 on a listed weight could be overridden"
     );
+}
+
+/// From IR 4 on a listed weight may be overridden: it is no constant, and the inputs of the file stay what they were.
+#[test]
+fn weights_that_a_run_may_override_are_inputs() {
+    let mut g = graph(
+        vec![
+            node("Conv", &["x", "w"], &["c"]),
+            node("Identity", &["k"], &["k2"]),
+            node("Mul", &["c", "k2"], &["m"]),
+            node("Reshape", &["m", "sh"], &["r"]),
+            node("Add", &["r", "one"], &["y"]),
+        ],
+        vec![
+            value("x", &["N", "2", "4", "4"]),
+            value("w", &["2", "2", "1", "1"]),
+            typed("sh", dt::INT64, &["2"]),
+            value("k", &["1"]),
+            value("idle", &["1"]),
+            value("large", &["1024"]),
+        ],
+        vec![value("y", &["N", "K"])],
+    );
+    g.initializer = vec![
+        f32s("w", &[2, 2, 1, 1], &[1.0; 4]),
+        i64s("sh", &[2], &[1, -1]),
+        f32s("k", &[1], &[2.0]),
+        f32s("one", &[1], &[1.0]),
+        f32s("idle", &[1], &[1.0]),
+        f32s("large", &[1024], &[0.5; 1024]),
+    ];
+    let source = model(13, g);
+    let module = read_ok(&source);
+    let role = |m: &gs_ir::Module, name: &str| m.global(m.global_named(name).expect(name)).role;
+    for name in ["w", "sh", "k", "idle", "large"] {
+        assert_eq!(role(&module, name), Role::Input, "{name}");
+    }
+    assert_eq!(role(&module, "one"), Role::Const);
+    // Nothing was computed from what they hold in the file.
+    let names: Vec<&str> = module.all_ops().into_iter().map(|op| module.op_name(op)).collect();
+    assert_eq!(names, ["conv", "mul", "reshape_to", "add"]);
+    let written = write(&module);
+    let inputs = |m: &ModelProto| -> BTreeSet<String> {
+        main_graph(m).input.iter().map(|i| i.name().to_owned()).collect()
+    };
+    assert_eq!(inputs(&written), inputs(&source));
+    let stored = |m: &ModelProto| -> BTreeSet<String> {
+        main_graph(m).initializer.iter().map(|i| i.name().to_owned()).collect()
+    };
+    assert_eq!(stored(&written), stored(&source));
+    let again = read_ok(&written);
+    assert_eq!(role(&again, "sh"), Role::Input);
+    assert_eq!(write(&again), written);
+}
+
+#[test]
+fn a_repeated_value_that_a_run_may_override_is_no_node() {
+    let mut g = graph(
+        vec![node("Add", &["x", "big"], &["y"])],
+        vec![value("x", &["1024"])],
+        vec![value("y", &["1024"])],
+    );
+    g.initializer = vec![f32s("big", &[1024], &[0.5; 1024])];
+    let mut module = read_ok(&model(13, g));
+    let big = module.global_named("big").expect("big");
+    let mut rw = gs_ir::Rewriter::new(&mut module);
+    rw.set_global(
+        big,
+        gs_ir::Type::fixed(gs_ir::ElemType::F32, &[1024]),
+        Init::Splat(0.5f32.to_le_bytes().as_slice().into()),
+    );
+    assert_eq!(main_graph(&write(&module)).node.len(), 2, "a constant may be a node");
+    gs_ir::Rewriter::new(&mut module).set_role(big, Role::Input, false);
+    let written = write(&module);
+    assert_eq!(main_graph(&written).node.len(), 1);
+    assert_eq!(main_graph(&written).input.len(), 2);
 }
 
 #[test]

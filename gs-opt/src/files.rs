@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::say;
 use gs_eval::Materializer;
-use gs_ir::{GlobalId, Module, Phase, Registry, TensorData};
+use gs_ir::{GlobalId, Module, Phase, Registry, Role, TensorData};
 use gs_onnx::{ExportError, ExportOptions, Materialise};
 use gs_passes::target::Target;
 use gs_text::output::{self, OutputError, atomic_write};
@@ -59,6 +59,7 @@ pub fn read(path: &Path) -> Outcome<Module> {
                 Failure::new(if text.contains(&file) { text } else { format!("{file}: {text}") })
             })?;
             warn_of_opaque(path, &module);
+            warn_of_inputs(path, &module);
             module
         }
         Kind::Gsir => {
@@ -101,6 +102,23 @@ fn warn_of_opaque(path: &Path, module: &Module) {
     if opaque.len() > NAMED {
         eprintln!("warning: {}: {} more nodes stay as they are", path.display(), opaque.len() - NAMED);
     }
+}
+
+/// Says which weights of an imported file are no constants, because the file offers them as inputs too.
+fn warn_of_inputs(path: &Path, module: &Module) {
+    let inputs: Vec<&str> =
+        module.globals().filter(|(_, g)| g.role == Role::Input).map(|(_, g)| module.str(g.name)).collect();
+    if inputs.is_empty() {
+        return;
+    }
+    let named = inputs[..inputs.len().min(NAMED)].join(", ");
+    let more = if inputs.len() > NAMED { ", ..." } else { "" };
+    eprintln!(
+        "warning: {}: {} weights are inputs too ({named}{more}), so a run may override them and no pass takes them for \
+         constants; take them off the inputs of the graph if that is not meant",
+        path.display(),
+        inputs.len()
+    );
 }
 
 /// Colours on a terminal.

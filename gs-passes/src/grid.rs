@@ -5,7 +5,7 @@
 
 use crate::target::{OpSupport, Target};
 use gs_ir::registry::{QRole, Traits};
-use gs_ir::{Def, ElemType, GraphId, Handle, Module, OPAQUE_NAME, OpId, Use, ValueId};
+use gs_ir::{Def, ElemType, GraphId, Handle, Module, OPAQUE_NAME, OpId, Role, Use, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
@@ -186,7 +186,7 @@ impl Grids {
     }
 }
 
-/// Whether a value depends on globals only (learned or constant, not on state).
+/// Whether a value depends on globals only (learned or constant: not on state, nor on what a run may be given).
 pub fn weight_only(module: &Module, value: ValueId) -> bool {
     let mut pending = vec![value];
     let mut seen = 0;
@@ -197,7 +197,7 @@ pub fn weight_only(module: &Module, value: ValueId) -> bool {
             return false;
         }
         match module.value(v).def {
-            Def::Global(g) if module.global(g).role != gs_ir::Role::State => {}
+            Def::Global(g) if matches!(module.global(g).role, Role::Param | Role::Const) => {}
             Def::Result(op, _) if is_function(module, op) => {
                 pending.extend(module.op(op).present_operands());
             }

@@ -650,3 +650,35 @@ fn what_onnx_cannot_hold_is_named() {
     // A network that it holds whole is written without a word.
     assert_eq!(gs_opt(dir, &["net.gsir", "-o", "net.onnx"]).stderr, "");
 }
+
+/// What a run may override is no constant to any pass, and stays an input of the file although nothing reads it.
+#[test]
+fn overridable_weights_are_no_constants() {
+    let folder = folder();
+    let dir = folder.path();
+    let text = "gsir 1\n\
+        onnx {\n  ir_version = 8\n  opset \"\" = 13\n}\n\
+        input @w : f32[2] = dense(1.0, 1.0)\n\
+        input @zero : f32[2] = dense(0.0, 0.0)\n\
+        input @idle : f32[2] = dense(1.0, 1.0)\n\
+        input @shape : i64[1] = dense(2)\n\
+        const @two : f32[2] = dense(2.0, 2.0)\n\
+        graph @main(%x : f32[2]) -> (%y : f32[K]) {\n\
+          %0 = mul(%x, @w) : f32[2]\n\
+          %1 = add(%0, @zero) : f32[2]\n\
+          %2 = mul(@w, @two) : f32[2]\n\
+          %3 = add(%1, %2) : f32[2]\n\
+          %4 = reshape_to(%3, @shape) : f32[K]\n\
+          return %4\n\
+        }\n";
+    put(dir, "in.gsir", text);
+    succeeds(dir, &["in.gsir", "--pass=canonicalize,const-fold,cse,saturate,dce", "-o", "out.gsir"]);
+    let out = fs::read_to_string(dir.join("out.gsir")).expect("text");
+    let count = |what: &str| out.matches(what).count();
+    assert_eq!((count("input @"), count("const @")), (4, 1), "{out}");
+    assert_eq!((count(" mul("), count(" add("), count(" reshape_to(")), (2, 2, 1), "{out}");
+    succeeds(dir, &["out.gsir", "-o", "out.onnx"]);
+    let ended = gs_opt(dir, &["out.onnx"]);
+    assert!(ended.stderr.contains("4 weights are inputs too (w, zero, idle, ...)"), "{}", ended.stderr);
+    assert_eq!(ended.stdout.matches("input @").count(), 4, "{}", ended.stdout);
+}

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use gs_ir::{Attr, Derived, ElemType, Global, GlobalId, GraphId, Init, Literal, TensorType};
+use gs_ir::{Attr, Derived, ElemType, Global, GlobalId, GraphId, Init, Literal, Role, TensorType};
 use rustc_hash::FxHashSet;
 
 use super::attrs::tensor;
@@ -54,17 +54,19 @@ impl<'m> Exporter<'m> {
     fn is_node(&self, id: GlobalId) -> bool {
         let global = self.module.global(id);
         let is_large = || self.module.ty(global.ty).as_tensor().is_some_and(|ty| self.prefers_node(ty));
-        self.node_of(id).is_some() || (matches!(global.init, Init::Splat(_)) && is_large())
+        let is_splat = matches!(global.init, Init::Splat(_)) && global.role != Role::Input;
+        self.node_of(id).is_some() || (is_splat && is_large())
     }
 
-    /// Which globals are written: those that the graph reads, what their nodes read, and those of which nothing makes
-    /// use at all (an initializer of the source may be one).
+    /// Which globals are written: those that the graph reads, those that a run may override, what their nodes read, and those
+    /// of which nothing makes use at all (an initializer of the source may be one).
     fn needed(&self, main: GraphId) -> FxHashSet<GlobalId> {
         let module = self.module;
         let read = read_within(module, main);
         let bases: FxHashSet<GlobalId> = module.globals().flat_map(|(_, g)| derived_operands(g)).collect();
         let is_idle = |id: GlobalId, g: &Global| !bases.contains(&id) && !is_used(module, id, g);
-        let roots = module.globals().filter(|&(id, g)| read.contains(&g.value) || is_idle(id, g));
+        let is_root = |id, g: &Global| read.contains(&g.value) || g.role == Role::Input || is_idle(id, g);
+        let roots = module.globals().filter(|&(id, g)| is_root(id, g));
         let mut pending: Vec<GlobalId> = roots.map(|(id, _)| id).collect();
         let mut needed = FxHashSet::default();
         while let Some(id) = pending.pop() {
@@ -122,7 +124,7 @@ impl<'m> Exporter<'m> {
                 let literal = Literal { elem: ty.elem, dims, data: data.clone() };
                 (tensor(Some(&name), &literal)?, Contents::InMessage)
             }
-            Init::Splat(one) if self.prefers_node(ty) => return self.splat_node(&name, ty, one, body),
+            Init::Splat(one) if self.is_node(id) => return self.splat_node(&name, ty, one, body),
             Init::Splat(one) if ty.elem.bits() >= 8 => {
                 let count = ty.count().ok_or_else(no_contents)?;
                 (bare, Contents::Repeated { one: one.to_vec(), count })
@@ -141,6 +143,9 @@ impl<'m> Exporter<'m> {
     fn node_of(&self, id: GlobalId) -> Option<&'m Derived> {
         let module = self.module;
         let Init::Derived(derived) = &module.global(id).init else { return None };
+        if module.global(id).role == Role::Input {
+            return None; // a run can override an initializer only
+        }
         let size = |id: GlobalId| module.ty(module.global(id).ty).as_tensor().and_then(TensorType::bytes);
         let operands: Option<usize> =
             derived.operands.iter().flatten().map(|&o| size(o)).try_fold(0usize, |n, s| n.checked_add(s?));

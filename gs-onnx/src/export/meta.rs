@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use gs_ir::{Module, OnnxMeta};
+use gs_ir::{Module, OnnxMeta, Role};
 use rustc_hash::FxHashSet;
 
 use super::opset::ir_version;
 use super::{ExportError, Exporter};
 use crate::extras;
-use crate::import::domain;
+use crate::import::{IR_WITH_OVERRIDABLE_WEIGHTS, domain};
 use crate::proto::{
     Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorAnnotation, TensorProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
 };
-
-/// Below this version of the file format every initializer must be listed as an input too.
-const IR_WITHOUT_LISTED_WEIGHTS: i64 = 4;
 
 /// The first version of the file format that has model-local functions.
 const IR_WITH_FUNCTIONS: i64 = 8;
@@ -39,12 +36,10 @@ pub(super) fn model(
     let by_functions = if exporter.functions.is_empty() { 0 } else { IR_WITH_FUNCTIONS };
     let first = by_opset.max(by_functions);
     let ir = meta.ir_version.max(first);
-    // A source of that age lists them because it must; a later one because they may be overridden.
-    let overridable = meta.weights_are_inputs && meta.ir_version >= IR_WITHOUT_LISTED_WEIGHTS;
-    if ir < IR_WITHOUT_LISTED_WEIGHTS || overridable {
-        let listed: Vec<ValueInfoProto> = graph.initializer.iter().map(listed).collect();
-        graph.input.extend(listed);
-    }
+    let overridable = overridable(module, exporter);
+    let is_listed = |t: &&TensorProto| ir < IR_WITH_OVERRIDABLE_WEIGHTS || overridable.contains(t.name());
+    let listed: Vec<ValueInfoProto> = graph.initializer.iter().filter(is_listed).map(listed).collect();
+    graph.input.extend(listed);
     let kept = kept(module)?;
     graph.name = Some("main".to_owned());
     let mut model = ModelProto {
@@ -145,6 +140,12 @@ fn tensor_names(graph: &GraphProto) -> FxHashSet<String> {
     let inputs = graph.input.iter().map(|i| i.name().to_owned());
     let stored = graph.initializer.iter().map(|t| t.name().to_owned());
     results.chain(inputs).chain(stored).collect()
+}
+
+/// The names of initializers that a run may override.
+fn overridable<'e>(module: &Module, exporter: &'e Exporter<'_>) -> FxHashSet<&'e str> {
+    let inputs = module.globals().filter(|(_, g)| g.role == Role::Input);
+    inputs.filter_map(|(_, g)| exporter.names.of(g.value)).collect()
 }
 
 fn listed(tensor: &TensorProto) -> ValueInfoProto {

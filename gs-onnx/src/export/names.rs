@@ -2,7 +2,7 @@
 //! What is interface is reserved first.
 
 use gs_ir::unique::Suffixes;
-use gs_ir::{Def, GraphId, Handle, Module, OpId, ValueId};
+use gs_ir::{Def, GraphId, Handle, Module, OpId, Role, ValueId};
 use rustc_hash::FxHashSet;
 
 /// Names given out. Values and nodes have name spaces of their own.
@@ -42,6 +42,10 @@ impl Names {
             let name = module.str(module.value(p).name);
             let name = self.used.take(if name.is_empty() { "input" } else { name });
             self.set(p, name);
+        }
+        for (_, global) in module.globals().filter(|(_, g)| g.role == Role::Input) {
+            let name = self.used.take(module.str(global.name));
+            self.set(global.value, name);
         }
         for (value, name) in graph.results().zip(graph.result_names()) {
             let name = module.str(name);

@@ -25,7 +25,7 @@ impl Importer<'_> {
                 continue;
             }
             if let Some(global) = self.rw.as_global(value) {
-                if !bases.contains(&global) {
+                if !bases.contains(&global) && self.rw.global(global).role != Role::Input {
                     self.rw.remove_global(global);
                 }
             } else if let Some(op) = self.rw.producer(value).filter(|&op| self.is_unused(op)) {
@@ -72,7 +72,7 @@ impl Importer<'_> {
         for id in ids {
             let global = self.rw.global(id);
             let is_float = self.rw.ty(global.ty).elem().is_some_and(|e| e.is_float());
-            if is_float && self.is_learned(global.value) {
+            if is_float && global.role == Role::Const && self.is_learned(global.value) {
                 self.rw.set_role(id, Role::Param, true);
             }
         }

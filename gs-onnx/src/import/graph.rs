@@ -75,7 +75,7 @@ impl Importer<'_> {
         let stored: FxHashSet<&str> = graph.initializer.iter().map(|t| t.name()).collect();
         for (i, input) in graph.input.iter().enumerate() {
             if stored.contains(input.name()) {
-                continue; // a weight that is listed as an input too
+                continue; // a weight that is listed as an input too: see `weight`
             }
             if input.name().is_empty() {
                 return Err(GraphProblem::UnnamedInput(i));
@@ -109,6 +109,12 @@ impl Importer<'_> {
         scope: &mut Scope<'_>,
     ) -> Result<(), Error> {
         let value = self.add_constant(name, contents);
+        if scope.is_main()
+            && self.overridable.contains(name)
+            && let Some(global) = self.rw.as_global(value)
+        {
+            self.rw.set_role(global, Role::Input, false);
+        }
         if scope.define(name, Some(value)) {
             return Ok(());
         }

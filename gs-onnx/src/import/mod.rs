@@ -38,6 +38,10 @@ pub(crate) use types::is_anonymous;
 /// Nodes that calls of functions may expand to. A small file can describe an endless expansion.
 const EXPANSION_LIMIT: usize = 1 << 22;
 
+/// Below this version of the file format every initializer is listed as an input; from it on only one that a run may
+/// override, and that is no constant therefore.
+pub(crate) const IR_WITH_OVERRIDABLE_WEIGHTS: i64 = 4;
+
 /// Graphs and calls within one another.
 const NESTING_LIMIT: usize = 100;
 
@@ -70,6 +74,7 @@ pub fn import(
         functions: functions::index(&model.functions),
         names: graph::node_names(graph),
         read: graph::read_names(model),
+        overridable: FxHashSet::default(),
         taken: FxHashSet::default(),
         notes: Vec::new(),
         made_static: Vec::new(),
@@ -77,6 +82,9 @@ pub fn import(
         expansion_left: EXPANSION_LIMIT,
         depth: 0,
     };
+    if model.ir_version() >= IR_WITH_OVERRIDABLE_WEIGHTS {
+        importer.overridable = graph.input.iter().map(|i| i.name()).collect();
+    }
     let main = importer.rw.add_graph("main");
     importer.whole_graph(graph, &mut Scope::root(main, &opsets))?;
     importer.finish();
@@ -95,6 +103,8 @@ struct Importer<'a> {
     names: FxHashSet<&'a str>,
     /// Names of values that anything reads.
     read: FxHashSet<&'a str>,
+    /// Names of the main graph's inputs, where one that has contents may be given others by a run.
+    overridable: FxHashSet<&'a str>,
     /// Ledger names given out.
     taken: FxHashSet<Sym>,
     notes: Vec<NodeProto>,
@@ -123,13 +133,5 @@ fn fill_meta(module: &mut Module, model: &ModelProto, notes: Vec<NodeProto>) {
         domain: model.domain().to_owned(),
         model_version: model.model_version(),
         doc: model.doc_string().to_owned(),
-        weights_are_inputs: weights_are_inputs(model),
     });
-}
-
-/// Whether a stored weight is listed as an input too.
-fn weights_are_inputs(model: &ModelProto) -> bool {
-    let Some(graph) = &model.graph else { return false };
-    let stored: FxHashSet<&str> = graph.initializer.iter().map(|t| t.name()).collect();
-    graph.input.iter().any(|i| stored.contains(i.name()))
 }

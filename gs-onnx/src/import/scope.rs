@@ -72,6 +72,11 @@ impl<'p> Scope<'p> {
         scope
     }
 
+    /// Whether this is the graph that the file is about.
+    pub(super) fn is_main(&self) -> bool {
+        self.parent.is_none() && self.call.is_none()
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<Option<ValueId>> {
         self.values.get(name).copied().or_else(|| self.parent.and_then(|p| p.find(name)))
     }

@@ -79,7 +79,7 @@ impl Importer<'_> {
             let global = self.rw.global(id);
             let ty = self.rw.ty(global.ty).as_tensor()?;
             match &global.init {
-                _ if global.role == Role::State => None,
+                _ if matches!(global.role, Role::State | Role::Input) => None,
                 Init::Data(data) => {
                     Some(Literal { elem: ty.elem, dims: ty.const_dims()?, data: data.clone() })
                 }

@@ -1,7 +1,7 @@
 //! Nodes that only bring a weight: `Constant`, `Identity`, widening `Cast`, `ConstantOfShape`. They become globals,
 //! or another name of one.
 
-use gs_ir::{AttrSet, ElemType, GlobalId, Init, Literal, OpKind, Type, ValueId};
+use gs_ir::{AttrSet, ElemType, GlobalId, Init, Literal, OpKind, Role, Type, ValueId};
 
 use super::Importer;
 use super::attrs::kind_of;
@@ -88,6 +88,9 @@ impl Importer<'_> {
     /// A float weight stored in another float type: derived from what is stored.
     fn widened(&mut self, call: &Call<'_>, global: GlobalId, scope: &Scope<'_>) -> Option<ValueId> {
         let is_float = |e: ElemType| e.is_float();
+        if self.rw.global(global).role == Role::Input {
+            return None;
+        }
         let from = self.rw.ty(self.rw.global(global).ty).elem().filter(|&e| is_float(e))?;
         // A narrowing cast would have to be computed when the network is written again.
         let to = cast_target(call).filter(|&e| is_float(e) && e.bits() > from.bits())?;

@@ -59,7 +59,7 @@ impl<'m> Facts<'m> {
         let foldable = global.is_some_and(|g| match self.module.global(g).role {
             Role::Const => true,
             Role::Param => self.params_are_constant,
-            Role::State => false,
+            Role::State | Role::Input => false,
         });
         Data {
             fact: Knowledge::new(self.module).fact(value),

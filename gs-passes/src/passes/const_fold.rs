@@ -70,7 +70,7 @@ fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<
         let ok = match m.global(g).role {
             Role::Const => true,
             Role::Param => params_are_constant,
-            Role::State => false,
+            Role::State | Role::Input => false,
         };
         // What some graph stores to is another number at the next step.
         (ok && !m.is_written(g)).then_some(g)

@@ -1,7 +1,7 @@
 //! `dce`: removes operations and globals that nothing uses.
 
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
-use gs_ir::{GlobalId, Handle, Init, Module, OpId, Phase, Rewriter};
+use gs_ir::{GlobalId, Handle, Init, Module, OpId, Phase, Rewriter, Role};
 
 /// The pass `dce`.
 pub struct Dce;
@@ -53,7 +53,11 @@ fn remove_dead_globals(rewriter: &mut Rewriter<'_>) -> usize {
         }
     }
     let unread = |m: &Module, readers: &[u32], g: GlobalId| {
-        readers[g.index()] == 0 && m.value(m.global(g).value).uses().is_empty() && !m.is_written(g)
+        let is_interface = m.global(g).role == Role::Input;
+        readers[g.index()] == 0
+            && m.value(m.global(g).value).uses().is_empty()
+            && !is_interface
+            && !m.is_written(g)
     };
     let mut pending: Vec<GlobalId> = rewriter.globals().map(|(id, _)| id).collect();
     let mut removed = 0;

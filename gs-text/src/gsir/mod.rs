@@ -18,10 +18,10 @@
 //!
 //! ```text
 //! module   = "gsir" "1" {"target" STR | "algorithm" STR | "property" STR "=" STR | onnx | dims} {global} {graph} {table}
-//! onnx     = "onnx" "{" {("ir_version" | "model_version" | "opset" STR) "=" INT | KEY "=" STR
-//!            | "weights_are_inputs" "=" BOOL} "}"       KEY: producer_name, producer_version, domain, doc
+//! onnx     = "onnx" "{" {("ir_version" | "model_version" | "opset" STR) "=" INT | KEY "=" STR} "}"
+//!            KEY: producer_name, producer_version, domain, doc
 //! dims     = "dims" symbol (">=" | "<=") INT {"," ...}
-//! global   = ("param" ["frozen"] | ("state" | "const") ["trainable"]) "@"NAME ":" type ["=" init]
+//! global   = ("param" ["frozen"] | ("state" | "const" | "input") ["trainable"]) "@"NAME ":" type ["=" init]
 //! init     = "file" "(" STR "," STR ")" | "splat" "(" element ")" | contents
 //!          | ("uniform" | "normal") "(" "seed" INT "," FLOAT "," FLOAT ")"
 //!          | op "(" ["@"NAME | "_"] {"," ...} ")" [attrs] ["#" INT]         derived; # says which result

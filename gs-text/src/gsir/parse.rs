@@ -75,8 +75,20 @@ pub fn parse_fragment(c: &mut Cursor<'_>, registry: &Arc<Registry>) -> Option<Pa
 }
 
 /// The words that begin the parts of a module.
-const PARTS: &[&str] =
-    &["graph", "param", "state", "const", "dims", "target", "algorithm", "property", "onnx", "gone", "kept"];
+const PARTS: &[&str] = &[
+    "graph",
+    "param",
+    "state",
+    "const",
+    "input",
+    "dims",
+    "target",
+    "algorithm",
+    "property",
+    "onnx",
+    "gone",
+    "kept",
+];
 
 /// What the parts of the parser share.
 pub(super) struct Parser<'c, 's, 'm, 'p> {
@@ -163,7 +175,7 @@ impl<'c, 's, 'm, 'p> Parser<'c, 's, 'm, 'p> {
             "target" | "algorithm" | "property" => self.meta_fact(word),
             "onnx" => self.onnx(),
             "dims" => self.dims(),
-            "param" | "state" | "const" => self.global(),
+            "param" | "state" | "const" | "input" => self.global(),
             "graph" => {
                 self.finish_globals();
                 self.entry()

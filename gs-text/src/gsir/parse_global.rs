@@ -63,6 +63,7 @@ impl Parser<'_, '_, '_, '_> {
         let role = match self.c.text_of(start) {
             "param" => Role::Param,
             "state" => Role::State,
+            "input" => Role::Input,
             _ => Role::Const,
         };
         let frozen = self.c.eat_word("frozen");

@@ -7,16 +7,8 @@ use crate::lexer::{Token, TokenKind as K};
 use gs_ir::{LedgerEntry, OnnxMeta};
 
 /// What `onnx { ... }` may state.
-const ONNX_KEYS: &[&str] = &[
-    "ir_version",
-    "model_version",
-    "opset",
-    "producer_name",
-    "producer_version",
-    "domain",
-    "doc",
-    "weights_are_inputs",
-];
+const ONNX_KEYS: &[&str] =
+    &["ir_version", "model_version", "opset", "producer_name", "producer_version", "domain", "doc"];
 
 impl Parser<'_, '_, '_, '_> {
     /// `target "..."`, `algorithm "..."`, `property "key" = "value"`.
@@ -70,14 +62,7 @@ impl Parser<'_, '_, '_, '_> {
             "producer_name" => onnx.producer_name = self.c.string()?.into_owned(),
             "producer_version" => onnx.producer_version = self.c.string()?.into_owned(),
             "domain" => onnx.domain = self.c.string()?.into_owned(),
-            "doc" => onnx.doc = self.c.string()?.into_owned(),
-            _ => {
-                let yes = self.c.eat_word("true");
-                if !yes {
-                    self.c.expect_word("false")?;
-                }
-                onnx.weights_are_inputs = yes;
-            }
+            _ => onnx.doc = self.c.string()?.into_owned(),
         }
         Some(())
     }

@@ -140,9 +140,6 @@ impl<'m, 'o> Printer<'m, 'o> {
                 self.push("\n");
             }
         }
-        if onnx.weights_are_inputs {
-            self.push("  weights_are_inputs = true\n");
-        }
         self.push("}\n");
     }
 

@@ -43,12 +43,7 @@ fn header(rng: &mut Rng, module: &mut Module) {
         let opsets = (0..rng.below(3)).map(|_| (rng.name(), rng.int())).collect();
         let onnx =
             OnnxMeta { ir_version: rng.int(), opsets, producer_name: rng.name(), ..OnnxMeta::default() };
-        module.meta.onnx = Some(OnnxMeta {
-            doc: rng.name(),
-            weights_are_inputs: rng.chance(2),
-            model_version: rng.int(),
-            ..onnx
-        });
+        module.meta.onnx = Some(OnnxMeta { doc: rng.name(), model_version: rng.int(), ..onnx });
     }
     for _ in 0..rng.below(4) {
         let symbol = if rng.chance(2) { module.fresh_symbol() } else { module.symbol(&rng.name()) };
@@ -136,7 +131,7 @@ impl Builder<'_> {
             }
             _ => Init::Data(self.data(elem, count)),
         };
-        let role = [Role::Param, Role::State, Role::Const][self.rng.below(3)];
+        let role = [Role::Param, Role::State, Role::Const, Role::Input][self.rng.below(4)];
         let (name, trainable) = (self.rng.name(), self.rng.chance(2));
         self.rw.add_global(NewGlobal { name: &name, role, trainable, ty, init });
     }
