@@ -10,6 +10,7 @@ use crate::quant::{Grid, QuantError, Range};
 use crate::quantisers::{FakeQuant, fake_quants, leaves};
 use gs_eval::{ContentsError, DataError, DataSource, ExecError, Executor, Materializer, TensorSpec};
 use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role, Type, ValueId};
+use gs_passes::grid::behind_quantisers;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
@@ -126,12 +127,11 @@ pub fn calibrate(
     }
     let weights =
         weight_ranges(module, quantisers.iter().filter(observed).filter(|q| q.weight), options.weights)?;
-    let (mut watches, by_value) =
-        watch(module, quantisers.iter().filter(observed).filter(|q| !q.weight), options);
+    let (mut watches, fed) = watch(module, quantisers.iter().filter(observed).filter(|q| !q.weight), options);
 
     let mut report = CalibrateReport { weights: weights.len(), ..CalibrateReport::default() };
     if !watches.is_empty() {
-        report.samples = run(module, executor, data, options, &mut watches, &by_value, progress)?;
+        report.samples = run(module, executor, data, options, &mut watches, &fed, progress)?;
     }
     let mut ranges = weights;
     for w in &watches {
@@ -203,16 +203,20 @@ fn not_finite_source(
     Ok(None)
 }
 
-/// One observer per range, and which of them a value feeds.
+/// The places of the watches that a value feeds.
+type Fed = FxHashMap<ValueId, Vec<usize>>;
+
+/// One observer per range, and which of them a value feeds: several, where quantisers with ranges of their own read it.
 fn watch<'q>(
     module: &Module,
     quantisers: impl Iterator<Item = &'q FakeQuant>,
     options: &CalibrateOptions,
-) -> (Vec<Watch>, FxHashMap<ValueId, usize>) {
+) -> (Vec<Watch>, Fed) {
     let mut watches: Vec<Watch> = Vec::new();
-    let mut by_value = FxHashMap::default();
+    let mut by_range: FxHashMap<GlobalId, usize> = FxHashMap::default();
+    let mut fed = Fed::default();
     for q in quantisers {
-        let index = watches.iter().position(|w| w.range == q.range).unwrap_or_else(|| {
+        let index = *by_range.entry(q.range).or_insert_with(|| {
             watches.push(Watch {
                 range: q.range,
                 what: q.describe(module),
@@ -221,9 +225,23 @@ fn watch<'q>(
             });
             watches.len() - 1
         });
-        by_value.insert(q.input, index);
+        // The network runs without quantisers: what another one returns is what that one reads.
+        let of_value = fed.entry(behind_quantisers(module, q.input)).or_default();
+        if !of_value.contains(&index) {
+            of_value.push(index);
+        }
     }
-    (watches, by_value)
+    (watches, fed)
+}
+
+/// Shows values to the watches that they feed.
+fn observe(watches: &mut [Watch], fed: Option<&Vec<usize>>, values: Option<&[f32]>) {
+    let Some(values) = values else { return };
+    for &index in fed.into_iter().flatten() {
+        if let Some(watch) = watches.get_mut(index) {
+            watch.observer.observe(values);
+        }
+    }
 }
 
 /// Runs the data through the network as if it had no quantisers. Returns the number of samples.
@@ -233,7 +251,7 @@ fn run(
     data: &dyn DataSource,
     options: &CalibrateOptions,
     watches: &mut [Watch],
-    by_value: &FxHashMap<ValueId, usize>,
+    fed: &Fed,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<usize, CalibrateError> {
     let float = without_quantisers(module);
@@ -249,7 +267,7 @@ fn run(
         return Err(CalibrateError::NoSamples { batch });
     }
     let params = float.graph(main).params().to_vec();
-    let mut taps: Vec<ValueId> = by_value.keys().copied().filter(|v| !params.contains(v)).collect();
+    let mut taps: Vec<ValueId> = fed.keys().copied().filter(|v| !params.contains(v)).collect();
     taps.sort();
     let mut plan = None;
     let mut done = 0;
@@ -258,9 +276,7 @@ fn run(
         let fields = data.batch(done..next)?;
         let inputs = inputs_of(&float, &params, fields)?;
         for (v, tensor) in params.iter().zip(&inputs) {
-            if let (Some(&w), Some(values)) = (by_value.get(v), tensor.as_f32()) {
-                watches[w].observer.observe(values);
-            }
+            observe(watches, fed.get(v), tensor.as_f32());
         }
         let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
         if plan.as_ref().is_none_or(|(s, _)| *s != specs) {
@@ -268,9 +284,7 @@ fn run(
         }
         if let Some((_, plan)) = &mut plan {
             plan.run(&inputs, &mut |value, view| {
-                if let (Some(&w), Some(values)) = (by_value.get(&value), view.as_f32()) {
-                    watches[w].observer.observe(values);
-                }
+                observe(watches, fed.get(&value), view.as_f32());
             })?;
         }
         done = next;
