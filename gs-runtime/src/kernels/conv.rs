@@ -111,19 +111,23 @@ impl Geometry {
         }
     }
 
+    /// The offset of each run of the window from the pixel's first element.
+    pub(super) fn run_offsets(&self, taps: &Taps) -> Vec<usize> {
+        let s = &self.shape;
+        let mut runs = Vec::new();
+        for ky in 0..s.kernel[0] {
+            for kx in 0..taps.runs_per_row {
+                runs.push(ky * s.dilation[0] * self.source.row + kx * s.dilation[1] * s.c_in);
+            }
+        }
+        runs
+    }
+
     /// The tiled kernel for this shape, without weights. Input elements have `element` bytes, 4 / `element` to a word.
     pub(super) fn tile_plan(&self, lanes: usize, element: usize) -> Result<TilePlan, KernelError> {
         let s = &self.shape;
         let taps = Taps::new(s);
-        let offset = |ky: usize, kx: usize| {
-            (ky * s.dilation[0] * self.source.row + kx * s.dilation[1] * s.c_in) * element
-        };
-        let mut runs = Vec::new();
-        for ky in 0..s.kernel[0] {
-            for kx in 0..taps.runs_per_row {
-                runs.push(offset(ky, kx));
-            }
-        }
+        let runs = self.run_offsets(&taps).into_iter().map(|o| o * element).collect();
         TilePlan::new(TileSpec {
             groups: s.groups,
             group_channels: s.c_out / s.groups,

@@ -7,10 +7,14 @@
 //! - [`Isa`]: which instruction set; [`Kernels`] is the choice.
 //! - [`ConvShape`], [`Halo`], [`ImageLayout`]: shapes, halos, layouts.
 //! - [`ConvF32`], [`ConvQ`], [`LinearF32`], [`LinearQ`]: convolutions and matrix products, float and integer.
+//! - [`ConvInputGrad`], [`ConvWeightGrad`], [`Moments`], [`sum_channels`]: what training steps need besides.
 
+mod channels;
 mod conv;
 mod conv_f32;
+mod conv_input_grad;
 mod conv_q;
+mod conv_weight_grad;
 mod depthwise;
 mod elementwise;
 mod error;
@@ -39,9 +43,14 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use channels::{
+    Band, Moments, Term, channel_sums, moments, norm_grad_apply, norm_grad_sums, relu_grad, sum_channels,
+};
 pub use conv::ConvHalos;
 pub use conv_f32::{Clip, ConvF32, NO_CLIP, RELU};
+pub use conv_input_grad::ConvInputGrad;
 pub use conv_q::ConvQ;
+pub use conv_weight_grad::ConvWeightGrad;
 pub use elementwise::{add, add_assign, affine_channels, clip, mul, mul_assign};
 pub use error::KernelError;
 pub use grid::{CodeType, Grid, OutGrid, QOutput};

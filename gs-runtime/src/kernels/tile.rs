@@ -192,6 +192,22 @@ impl TilePlan {
         }
     }
 
+    /// The order of packed words: for each the weight that `weight(channel, run, index)` names, counted from 1; 0 where
+    /// there is none.
+    pub(super) fn order(&mut self, weight: impl Fn(usize, usize, usize) -> usize) -> Vec<u32> {
+        self.pack(|channel, run, index| weight(channel, run, index) as u32 + 1);
+        let order = self.weights.as_slice().to_vec();
+        self.weights.as_mut_slice().fill(0);
+        order
+    }
+
+    /// Packs weights in an order from [`TilePlan::order`].
+    pub(super) fn pack_order(&mut self, order: &[u32], weights: &[f32]) {
+        for (word, &at) in self.weights.as_mut_slice().iter_mut().zip(order) {
+            *word = (at as usize).checked_sub(1).and_then(|i| weights.get(i)).map_or(0, |w| w.to_bits());
+        }
+    }
+
     /// Elements of a per-channel parameter array.
     pub(super) fn param_len(&self) -> usize {
         self.groups * self.group_vectors * self.lanes

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn random_shape(rng: &mut Rng) -> ConvShape {
+pub(super) fn random_shape(rng: &mut Rng) -> ConvShape {
     loop {
         let (c_in, c_out, groups) = match rng.range(0, 5) {
             0 => {
@@ -38,7 +38,7 @@ fn random_shape(rng: &mut Rng) -> ConvShape {
     }
 }
 
-fn layouts(shape: &ConvShape, halos: &ConvHalos) -> (ImageLayout, ImageLayout) {
+pub(super) fn layouts(shape: &ConvShape, halos: &ConvHalos) -> (ImageLayout, ImageLayout) {
     (
         ImageLayout { h: shape.h, w: shape.w, c: shape.c_in, halo: halos.x },
         ImageLayout { h: shape.out_h(), w: shape.out_w(), c: shape.c_out, halo: halos.y },
@@ -47,7 +47,7 @@ fn layouts(shape: &ConvShape, halos: &ConvHalos) -> (ImageLayout, ImageLayout) {
 
 /// Calls `term(output, input, weight)` with indices in `[h, w, c]`, `[h, w, c]` and the weights, for every product that is
 /// not with padding.
-fn each_term(s: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
+pub(super) fn each_term(s: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
     let (ci, co) = (s.c_in / s.groups, s.c_out / s.groups);
     for oy in 0..s.out_h() {
         for ox in 0..s.out_w() {

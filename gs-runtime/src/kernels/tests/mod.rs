@@ -4,6 +4,7 @@
 
 mod conv;
 mod elementwise;
+mod gradient;
 mod linear;
 mod pool;
 
