@@ -3,7 +3,7 @@
 use crate::cli::{ConvertArgs, OptimiserArg, ScheduleArg, TrainArgs};
 use crate::eval::score;
 use crate::failure::{Failure, Outcome};
-use crate::output::atomic_write;
+use gs_text::output::atomic_write;
 use crate::progress::Progress;
 use crate::say;
 use crate::source::Samples;
