@@ -10,6 +10,7 @@ pub mod deploy;
 pub mod freeze;
 mod kept;
 pub mod ledger;
+pub mod observe;
 pub mod observers;
 pub mod passes;
 pub mod quant;

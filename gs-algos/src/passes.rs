@@ -4,6 +4,7 @@ use crate::algorithm::Algorithm;
 use crate::calibrate::{CalibrateOptions, calibrate};
 use crate::deploy::{DeployError, Form, Lowering};
 use crate::freeze::freeze;
+use crate::observe::observe;
 use crate::observers::{ObserverKind, WeightRule};
 use crate::simqat::{SimQat, SimQatConfig};
 use crate::targets;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 pub fn register(registry: &mut PassRegistry) {
     registry.register(&SIMQAT, |o| Ok(Box::new(SimQat { config: read_options::<SimQatConfig>(o)? })));
     registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
+    registry.register(&OBSERVE, |o| Ok(Box::new(read_options::<Observe>(o)?)));
     registry.register(&FREEZE, |o| Ok(Box::new(read_options::<Freeze>(o)?)));
     registry.register(&DEPLOY, |o| Ok(Box::new(read_options::<Deploy>(o)?)));
     registry.register(&INTEGERS, |o| Ok(Box::new(read_options::<Integers>(o)?)));
@@ -119,6 +121,39 @@ impl Pass for Calibrate {
             report.notes.push(format!("{name}: {count} values were not finite and were ignored"));
         }
         Ok(report)
+    }
+}
+
+static OBSERVE: PassInfo = PassInfo {
+    name: "observe",
+    doc: "let the ranges of quantisers follow training: the graph @train stores them",
+    options: &[("decay", "part of an activation's range that is kept at each step (0.99)")],
+    accepts: &[Phase::Instrumented],
+    produces: None,
+};
+
+/// The pass `observe`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Observe {
+    decay: f32,
+}
+
+impl Default for Observe {
+    fn default() -> Self {
+        Self { decay: 0.99 }
+    }
+}
+
+impl Pass for Observe {
+    fn info(&self) -> &'static PassInfo {
+        &OBSERVE
+    }
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        if !(0.0..1.0).contains(&self.decay) {
+            return Err("`decay` must be at least 0 and below 1".into());
+        }
+        Ok(PassReport::counting([("ranges that follow training", observe(module, self.decay)?)]))
     }
 }
 

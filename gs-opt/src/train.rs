@@ -3,7 +3,6 @@
 use crate::cli::{ConvertArgs, OptimiserArg, ScheduleArg, TrainArgs};
 use crate::eval::score;
 use crate::failure::{Failure, Outcome};
-use gs_text::output::atomic_write;
 use crate::progress::Progress;
 use crate::say;
 use crate::source::Samples;
@@ -16,6 +15,7 @@ use gs_passes::training::drop_training;
 use gs_runtime::train::{
     Augment, Checkpoint, CheckpointError, Next, StepDone, TrainError, TrainOptions, Trainer,
 };
+use gs_text::output::atomic_write;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -166,12 +166,17 @@ fn prepare(
         ..PassContext::default()
     };
     let manager = PassManager { registry: &registry, verify_each: true };
+    let run = |pipeline: &Pipeline, module: &mut Module, context: &mut PassContext<'_>| {
+        manager.run(pipeline, module, context, &mut |_| {}).map(|_| ())
+    };
     if let Some(text) = &args.algorithm {
+        run(&Pipeline::parse("canonicalize,fold-bn")?, module, &mut context)?;
         algorithm_of(text)?.apply(module, &mut context).map_err(|e| Failure::new(format!("{text}: {e}")))?;
         module.meta.algorithm = Some(text.clone());
+        run(&Pipeline::parse("calibrate{data=calib}")?, module, &mut context)?;
     }
     let per_epoch = samples.len().checked_div(args.batch).unwrap_or(0);
-    manager.run(&step_passes(args, per_epoch), module, &mut context, &mut |_| {})?;
+    run(&step_passes(args, per_epoch), module, &mut context)?;
     Ok(())
 }
 
@@ -190,19 +195,16 @@ fn step_passes(args: &TrainArgs, per_epoch: usize) -> Pipeline {
         ScheduleArg::Cosine => json!({ "cosine": {} }),
         ScheduleArg::Linear => json!({ "linear": {} }),
     };
-    Pipeline {
-        steps: vec![
-            step("loss", json!({ "label_smoothing": args.label_smoothing })),
-            step("grad", json!({})),
-            step(
-                "update",
-                json!({
-                    "optimiser": optimiser, "lr": args.lr, "schedule": schedule, "weight_decay": args.weight_decay,
-                    "steps": (per_epoch * args.epochs).max(1), "warmup": args.warmup,
-                }),
-            ),
-        ],
+    let mut steps = vec![step("loss", json!({ "label_smoothing": args.label_smoothing }))];
+    if args.algorithm.is_some() {
+        steps.push(step("observe", json!({})));
     }
+    let update = json!({
+        "optimiser": optimiser, "lr": args.lr, "schedule": schedule, "weight_decay": args.weight_decay,
+        "steps": (per_epoch * args.epochs).max(1), "warmup": args.warmup,
+    });
+    steps.extend([step("grad", json!({})), step("update", update)]);
+    Pipeline { steps }
 }
 
 /// One line of JSON for every hundred steps and the last: what the run went through.

@@ -8,8 +8,14 @@ use crate::quant::{CodeKind, Grid, code_of};
 use crate::tensor::{Storage, Tensor};
 use gs_ir::ElemType;
 
-pub(super) const TABLE: &[super::Row] =
-    &[("quantize", quantize), ("dequantize", dequantize), ("qdq", qdq), ("fake_quant", fake_quant)];
+pub(super) const TABLE: &[super::Row] = &[
+    ("quantize", quantize),
+    ("dequantize", dequantize),
+    ("qdq", qdq),
+    ("fake_quant", fake_quant),
+    ("fake_quant_grad", fake_quant_grad),
+    ("observe", observe),
+];
 
 /// Which scale each element uses: a number per element, into the scale's elements.
 struct Spread {
@@ -192,24 +198,8 @@ fn qdq_range(ctx: &OpCtx<'_>, odd: bool) -> Result<(i64, i64), OpError> {
 
 /// The training quantiser: scale and zero point follow from the range, a row of minima and one of maxima.
 fn fake_quant(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
-    let (x, range) = (ctx.operand(0)?, ctx.operand(1)?);
-    let bits = u32::try_from(ctx.int("bits")?).ok().filter(|b| (1..=32).contains(b));
-    let bits = bits.ok_or(OpError::Attr { name: "bits", reason: "must lie between 1 and 32" })?;
-    let kind = CodeKind {
-        bits,
-        signed: ctx.flag("signed"),
-        symmetric: ctx.flag("symmetric"),
-        narrow: ctx.flag("narrow"),
-    };
-    let bounds = ctx.floats(1)?;
-    let (Some((2, rest)), half) = (range.dims().split_first().map(|(d, r)| (*d, r)), bounds.len() / 2) else {
-        return Err(OpError::Extents { what: "range", left: range.dims().to_vec(), right: vec![2] });
-    };
-    let spread = Spread::of(x.dims(), rest, ctx.int_if("axis"), 0)?;
-    ctx.allot(x.dims())?;
-    let (minima, maxima) = bounds.split_at(half);
-    let grids: Vec<Grid> =
-        minima.iter().zip(maxima).map(|(&m, &n)| Grid::cover(m as f32, n as f32, kind)).collect();
+    let x = ctx.operand(0)?;
+    let (grids, spread) = grids_of_range(ctx, x, 1)?;
     let single = single(ctx);
     let zipped = ctx.floats(0)?.into_iter().zip(spread.pick(&grids));
     let y: Vec<f64> = zipped
@@ -220,6 +210,78 @@ fn fake_quant(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         })
         .collect();
     ctx.make(x.elem(), x.dims(), &y)
+}
+
+/// Its straight-through derivative.
+fn fake_quant_grad(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
+    let (dy, x) = (ctx.operand(0)?, ctx.operand(1)?);
+    if dy.dims() != x.dims() {
+        let (left, right) = (dy.dims().to_vec(), x.dims().to_vec());
+        return Err(OpError::Extents { what: "gradient and value", left, right });
+    }
+    let (grids, spread) = grids_of_range(ctx, x, 2)?;
+    let pairs = ctx.floats(0)?.into_iter().zip(ctx.floats(1)?).zip(spread.pick(&grids));
+    let dx: Vec<f64> = pairs
+        .map(|((d, x), grid)| {
+            let (low, high) = grid.nudged();
+            if x >= f64::from(low) && x <= f64::from(high) { d } else { 0.0 }
+        })
+        .collect();
+    ctx.make(dy.elem(), dy.dims(), &dx)
+}
+
+/// The grids that the range at a place spans for a tensor, and which of them each element uses.
+fn grids_of_range(ctx: &OpCtx<'_>, x: &Tensor, place: usize) -> Result<(Vec<Grid>, Spread), OpError> {
+    let range = ctx.operand(place)?;
+    let bits = u32::try_from(ctx.int("bits")?).ok().filter(|b| (1..=32).contains(b));
+    let bits = bits.ok_or(OpError::Attr { name: "bits", reason: "must lie between 1 and 32" })?;
+    let kind = CodeKind {
+        bits,
+        signed: ctx.flag("signed"),
+        symmetric: ctx.flag("symmetric"),
+        narrow: ctx.flag("narrow"),
+    };
+    let bounds = ctx.floats(place)?;
+    let (Some((2, rest)), half) = (range.dims().split_first().map(|(d, r)| (*d, r)), bounds.len() / 2) else {
+        return Err(OpError::Extents { what: "range", left: range.dims().to_vec(), right: vec![2] });
+    };
+    let spread = Spread::of(x.dims(), rest, ctx.int_if("axis"), 0)?;
+    ctx.allot(x.dims())?;
+    let (minima, maxima) = bounds.split_at(half);
+    let grids = minima.iter().zip(maxima).map(|(&m, &n)| Grid::cover(m as f32, n as f32, kind)).collect();
+    Ok((grids, spread))
+}
+
+/// The range of a tensor, of the whole or along an axis, mixed with an earlier one.
+fn observe(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
+    let (x, range) = (ctx.operand(0)?, ctx.operand(1)?);
+    let (channels, plane, shape) = match ctx.int_if("axis") {
+        None => (1, x.len().max(1), vec![2]),
+        Some(axis) => {
+            let axis = ctx.axis(axis, x.rank())?;
+            let n = x.dims()[axis];
+            (n, x.dims()[axis + 1..].iter().product::<usize>().max(1), vec![2, n])
+        }
+    };
+    if range.dims() != shape {
+        return Err(OpError::Extents { what: "range", left: range.dims().to_vec(), right: shape });
+    }
+    ctx.work(x.len() as u128)?;
+    let (mut low, mut high) = (vec![f64::INFINITY; channels], vec![f64::NEG_INFINITY; channels]);
+    for (i, v) in ctx.floats(0)?.into_iter().enumerate() {
+        let c = i / plane % channels.max(1);
+        (low[c], high[c]) = (low[c].min(v), high[c].max(v));
+    }
+    let decay = f64::from(ctx.float("decay")?);
+    let seen = low.into_iter().chain(high);
+    let new: Vec<f64> = ctx
+        .floats(1)?
+        .into_iter()
+        .zip(seen)
+        // Of nothing there is no range; the earlier one stays.
+        .map(|(old, seen)| if seen.is_finite() { decay * old + (1.0 - decay) * seen } else { old })
+        .collect();
+    ctx.make(range.elem(), range.dims(), &new)
 }
 
 #[cfg(test)]

@@ -156,6 +156,20 @@ pub(crate) const OPS: &[OpDecl] = &[
         ..OpDecl::BASE
     },
     OpDecl {
+        name: "fake_quant_grad",
+        doc: "The straight-through derivative of `fake_quant` by `x`, times `dy`: `dy` where `x` lies within what its \
+              codes cover, the limits included, else 0 (Jacob et al. 2018).",
+        operands: &[DY, X, OperandDecl::one("range", QRole::None)],
+        results: DX,
+        attrs: super::quantization::FAKE_QUANT_ATTRS,
+        infer: |ctx| {
+            super::quantization::fake_quant(ctx)?;
+            ctx.results.clear();
+            like_dy(ctx)
+        },
+        ..OpDecl::BASE
+    },
+    OpDecl {
         name: "cross_entropy_grad",
         doc: "The derivative of `cross_entropy` by its logits, times `dy`; `log_prob` is its result.",
         operands: &[DY, OperandDecl::one("log_prob", QRole::None), OperandDecl::one("labels", QRole::None)],

@@ -21,6 +21,15 @@ const ONNX_TO: OnnxAttr = OnnxAttr::Same("output_dtype", "to");
 const INPUTS_3: &[OnnxInput] =
     &[OnnxInput::Operand("x"), OnnxInput::Operand("scale"), OnnxInput::Operand("zero_point")];
 
+/// What codes a fake-quantiser has, and along which axis its ranges lie.
+pub(super) const FAKE_QUANT_ATTRS: &[AttrDecl] = &[
+    AttrDecl::new("bits", AttrKind::Int, Default::Int(8)),
+    AttrDecl::new("signed", AttrKind::Bool, Default::Bool(false)),
+    AttrDecl::new("symmetric", AttrKind::Bool, Default::Bool(false)),
+    AttrDecl::new("narrow", AttrKind::Bool, Default::Bool(false)),
+    NO_AXIS,
+];
+
 /// The operators of this family.
 pub(crate) const OPS: &[OpDecl] = &[
     OpDecl {
@@ -30,13 +39,7 @@ pub(crate) const OPS: &[OpDecl] = &[
               which codes there are, `symmetric` that the zero point is 0.",
         operands: &[OperandDecl::one("x", QRole::Data), OperandDecl::one("range", QRole::None)],
         results: OWN,
-        attrs: &[
-            AttrDecl::new("bits", AttrKind::Int, Default::Int(8)),
-            AttrDecl::new("signed", AttrKind::Bool, Default::Bool(false)),
-            AttrDecl::new("symmetric", AttrKind::Bool, Default::Bool(false)),
-            AttrDecl::new("narrow", AttrKind::Bool, Default::Bool(false)),
-            NO_AXIS,
-        ],
+        attrs: FAKE_QUANT_ATTRS,
         infer: fake_quant,
         traits: Traits::PURE.and(Traits::QUANTISER).and(Traits::CUSTOM_GRAD).and(Traits::IDEMPOTENT),
         axes: AxisRule::Clauses("x.0.. = y.0..; x.axis = range.1"),
@@ -131,7 +134,7 @@ pub(crate) const OPS: &[OpDecl] = &[
     },
 ];
 
-fn fake_quant(ctx: &mut InferCtx<'_>) -> Inferred {
+pub(super) fn fake_quant(ctx: &mut InferCtx<'_>) -> Inferred {
     want_elem(ctx, "x", ElemType::is_float, "floating-point")?;
     want_elem(ctx, "range", ElemType::is_float, "floating-point")?;
     code_bits(int(ctx, "bits")?)?;

@@ -53,6 +53,19 @@ pub(crate) const OPS: &[OpDecl] = &[
         ..OpDecl::BASE
     },
     OpDecl {
+        name: "observe",
+        doc: "The range of `x` (a row of minima and a row of maxima; along `axis`, if that is given) mixed with an earlier \
+              one: decay * range + (1 - decay) * that of x.",
+        operands: &[float("x"), float("range")],
+        results: &[result("new_range")],
+        attrs: &[
+            AttrDecl::new("axis", AttrKind::Int, Default::Absent),
+            AttrDecl::new("decay", AttrKind::Float, Default::Float(0.0)),
+        ],
+        infer: observe,
+        ..OpDecl::BASE
+    },
+    OpDecl {
         name: "sgd",
         doc: "A step of stochastic gradient descent with momentum: g = grad + weight_decay * param, m' = momentum * m + g, \
               param' = param - lr * m' (with `nesterov`: lr * (g + momentum * m')).",
@@ -124,6 +137,26 @@ fn cross_entropy(ctx: &mut InferCtx<'_>) -> Inferred {
     }
     push(ctx, elem, Some(shape_of([])));
     push(ctx, elem, logits.map(|d| shape_of(d.to_vec())));
+    Ok(())
+}
+
+fn observe(ctx: &mut InferCtx<'_>) -> Inferred {
+    want_elem(ctx, "x", ElemType::is_float, "floating-point")?;
+    let elem = want_elem(ctx, "range", ElemType::is_float, "floating-point")?;
+    let mut shape = vec![Dim::Const(2)];
+    if let Some(axis) = optional_int(ctx, "axis") {
+        let extent = match dims(ctx, "x")? {
+            Some(x) => x.get(ctx.axis(axis, x.len())?).cloned().unwrap_or(Dim::Unknown),
+            None => Dim::Unknown,
+        };
+        shape.push(extent);
+    }
+    if let Some(range) = dims(ctx, "range")?
+        && (range.len() != shape.len() || range.iter().zip(&shape).any(|(a, b)| a.surely_differs(b)))
+    {
+        return fail(format!("operand `range` must be {}, it is {}", show_shape(&shape), show_shape(range)));
+    }
+    push(ctx, elem, Some(shape_of(shape)));
     Ok(())
 }
 

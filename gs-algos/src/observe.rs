@@ -1,0 +1,51 @@
+//! Ranges that follow training: in `@train`, each quantiser's range becomes what the graph stores.
+//!
+//! A weight is seen whole at every step, so its quantiser uses the range that it has now. Activations are seen batch by
+//! batch: the range of the step before is used, then mixed with that of the batch (Jacob et al. 2018, section 3.1).
+
+use gs_ir::{At, Attr, AttrSet, GlobalId, Module, OpId, Rewriter, Role, ValueId};
+use gs_passes::grid::weight_only;
+use gs_passes::manager::PassError;
+use gs_passes::training::train_graph;
+use rustc_hash::FxHashMap;
+
+/// Makes the ranges of `@train` follow what is seen; how many do. `decay` is the part of an activation's range that is
+/// kept at each step.
+///
+/// # Errors
+/// Where there is no graph `@train`.
+pub fn observe(module: &mut Module, decay: f32) -> Result<usize, PassError> {
+    let train = train_graph(module).ok_or("there is no graph @train; run `loss` first")?;
+    let mut rewriter = Rewriter::new(module);
+    let ops: Vec<OpId> = rewriter.ops_in(train).filter(|&op| rewriter.is(op, "fake_quant")).collect();
+    // A range that several quantisers share is stored once, as the last of them leaves it.
+    let mut stored: FxHashMap<GlobalId, ValueId> = FxHashMap::default();
+    for op in ops {
+        let (Some(x), Some(range)) = (rewriter.op(op).operand(0), rewriter.op(op).operand(1)) else {
+            continue;
+        };
+        let Some(global) = rewriter.as_global(range).filter(|&g| rewriter.global(g).role == Role::State)
+        else {
+            continue;
+        };
+        let weight = weight_only(&rewriter, x);
+        let mut attrs = AttrSet::new();
+        if let Some(axis) = rewriter.attrs_of(op).get("axis").cloned() {
+            attrs.set("axis", axis);
+        }
+        attrs.set("decay", Attr::float(if weight { 0.0 } else { decay }));
+        let earlier = stored.get(&global).copied().unwrap_or(range);
+        let new = rewriter.emit("observe", &[x, earlier], attrs, At::Before(op))?;
+        if weight {
+            rewriter.set_operand(op, 1, Some(new));
+        }
+        stored.insert(global, new);
+    }
+    let count = stored.len();
+    let mut stored: Vec<(GlobalId, ValueId)> = stored.into_iter().collect();
+    stored.sort_unstable();
+    for (global, value) in stored {
+        rewriter.set_update(train, global, value);
+    }
+    Ok(count)
+}
