@@ -228,8 +228,8 @@ impl Pass for Deploy {
     fn info(&self) -> &'static PassInfo {
         &DEPLOY
     }
-    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        Ok(lowering_for(self.target.as_deref(), module)?.deploy(module, self.format)?)
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        Ok(lowering_for(self.target.as_deref(), module)?.deploy(module, self.format, context)?)
     }
 }
 
@@ -252,8 +252,8 @@ impl Pass for Integers {
     fn info(&self) -> &'static PassInfo {
         &INTEGERS
     }
-    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        Ok(lowering_for(self.target.as_deref(), module)?.to_integers(module)?)
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        Ok(lowering_for(self.target.as_deref(), module)?.to_integers(module, context)?)
     }
 }
 
@@ -276,7 +276,7 @@ impl Pass for QdqForm {
     fn info(&self) -> &'static PassInfo {
         &QDQ
     }
-    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        Ok(lowering_for(self.target.as_deref(), module)?.to_qdq_form(module))
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        Ok(lowering_for(self.target.as_deref(), module)?.to_qdq_form(module, context))
     }
 }

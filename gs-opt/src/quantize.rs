@@ -55,13 +55,17 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let mut report = instrument(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
     let mut integers = module.clone();
     let lowering = Lowering::find(&args.target)?;
-    report.absorb(lowering.to_integers(&mut integers)?);
+    let mut remarks = Vec::new();
+    let mut sink = |r: Remark| remarks.push(r);
+    let mut context = PassContext { remarks: args.remarks.then_some(&mut sink), ..PassContext::default() };
+    report.absorb(lowering.to_integers(&mut integers, &mut context)?);
+    print_remarks(&remarks);
     let ledger = Ledger::of(&float, &integers);
     let runs = [executor, executor::fastest(args.threads, lowering.target.arithmetic())?];
     let ratio = signal_to_noise(&float, &integers, &runs, &samples, &mut progress)?;
     progress.finish();
     if args.format == FormArg::Qdq {
-        lowering.to_qdq_form(&mut integers);
+        lowering.to_qdq_form(&mut integers, &mut PassContext::default());
     }
     let target = Some(&lowering.target);
     report.notes.extend(files::opset_note(&integers, &args.output, target)?);
@@ -112,10 +116,14 @@ fn instrument(
     };
     let manager = PassManager { registry: &registry, verify_each: true };
     let report = manager.run(&pipeline(args), module, &mut context, &mut |_| {})?;
-    for r in &remarks {
+    print_remarks(&remarks);
+    Ok(report)
+}
+
+fn print_remarks(remarks: &[Remark]) {
+    for r in remarks {
         eprintln!("remark: {} \"{}\": {}", r.by, r.place, r.text);
     }
-    Ok(report)
 }
 
 /// The passes that the options stand for.

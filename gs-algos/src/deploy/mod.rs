@@ -15,9 +15,9 @@ pub use lowering::{Lowering, LoweringError};
 use crate::kept::note_kept;
 use gs_ir::{Module, OpId, Rewriter};
 use gs_passes::grid::Grids;
-use gs_passes::manager::PassReport;
-use gs_passes::passes::{fold_constants, merge_constants, merge_equal, remove_dead};
-use gs_passes::rules::{GreedyOptions, NoEnv, Remark, RuleSet, explain, greedy};
+use gs_passes::manager::{PassContext, PassReport};
+use gs_passes::passes::{apply_rules, fold_constants, merge_constants, merge_equal, remove_dead};
+use gs_passes::rules::{NoEnv, Remark, RuleSet, explain};
 use gs_passes::target::Format;
 use gs_text::gsr::{Driver, Strictness};
 use rustc_hash::FxHashMap;
@@ -30,6 +30,9 @@ pub const EXPLICIT: &str = include_str!("explicit.gsr");
 pub const LOWER_ORT_CPU: &str = include_str!("lower-ort-cpu.gsr");
 /// The rules of the portable form.
 pub const QDQ_FORM: &str = include_str!("qdq-form.gsr");
+
+/// The loosest rules that lower: an operation may round a result to the neighbouring code.
+const LEAVE: Strictness = Strictness::Codes(1);
 
 /// How a deployed network is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +87,7 @@ pub enum DeployError {
 /// # Errors
 /// See [`DeployError`].
 pub fn to_integers(module: &mut Module, target: &str) -> Result<PassReport, DeployError> {
-    Lowering::find(target)?.to_integers(module)
+    Lowering::find(target)?.to_integers(module, &mut PassContext::default())
 }
 
 /// Writes integer operators of a target by name in the portable form.
@@ -92,7 +95,7 @@ pub fn to_integers(module: &mut Module, target: &str) -> Result<PassReport, Depl
 /// # Errors
 /// See [`DeployError`].
 pub fn to_qdq_form(module: &mut Module, target: &str) -> Result<PassReport, DeployError> {
-    Ok(Lowering::find(target)?.to_qdq_form(module))
+    Ok(Lowering::find(target)?.to_qdq_form(module, &mut PassContext::default()))
 }
 
 /// Lowers a frozen network to a target by name and brings it into the form asked for.
@@ -100,15 +103,19 @@ pub fn to_qdq_form(module: &mut Module, target: &str) -> Result<PassReport, Depl
 /// # Errors
 /// See [`DeployError`].
 pub fn deploy(module: &mut Module, target: &str, form: Form) -> Result<PassReport, DeployError> {
-    Lowering::find(target)?.deploy(module, form)
+    Lowering::find(target)?.deploy(module, form, &mut PassContext::default())
 }
 
 impl Lowering {
-    /// Lowers a frozen network to integer operators.
+    /// Lowers a frozen network to integer operators. The context's fuel bounds the rewrites.
     ///
     /// # Errors
     /// It has no graph, or was instrumented for another target.
-    pub fn to_integers(&self, module: &mut Module) -> Result<PassReport, DeployError> {
+    pub fn to_integers(
+        &self,
+        module: &mut Module,
+        context: &mut PassContext<'_>,
+    ) -> Result<PassReport, DeployError> {
         let name = &self.target.name;
         if let Some(before) = module.meta.target.clone().filter(|t| t != name) {
             return Err(DeployError::OtherTarget { before, wanted: name.clone() });
@@ -118,7 +125,7 @@ impl Lowering {
         note_kept(module, &grids, &self.target);
         let mut report = PassReport::default();
         for rules in &self.integers {
-            report.absorb(run(module, rules));
+            report.absorb(apply_rules(rules, LEAVE, module, context));
         }
         for rules in self.integers.iter().filter(|r| r.driver == Driver::Lower) {
             note_refused(module, rules);
@@ -151,10 +158,10 @@ impl Lowering {
     }
 
     /// Writes integer operators that only one runtime knows in the portable form.
-    pub fn to_qdq_form(&self, module: &mut Module) -> PassReport {
+    pub fn to_qdq_form(&self, module: &mut Module, context: &mut PassContext<'_>) -> PassReport {
         let mut report = PassReport::default();
         for rules in &self.portable {
-            report.absorb(run(module, rules));
+            report.absorb(apply_rules(rules, LEAVE, module, context));
         }
         report.absorb(clean(module));
         report
@@ -164,32 +171,24 @@ impl Lowering {
     ///
     /// # Errors
     /// See [`DeployError`].
-    pub fn deploy(&self, module: &mut Module, form: Form) -> Result<PassReport, DeployError> {
+    pub fn deploy(
+        &self,
+        module: &mut Module,
+        form: Form,
+        context: &mut PassContext<'_>,
+    ) -> Result<PassReport, DeployError> {
         let (format, target) = (self.target.format, self.target.name.clone());
         match form {
             Form::Qdq if format == Format::Qoperator => Err(DeployError::Form { target, form: "qdq" }),
             Form::Qoperator if format == Format::Qdq => Err(DeployError::Form { target, form: "qoperator" }),
-            Form::Qoperator => self.to_integers(module),
+            Form::Qoperator => self.to_integers(module, context),
             Form::Qdq => {
-                let mut report = self.to_integers(module)?;
-                report.absorb(self.to_qdq_form(module));
+                let mut report = self.to_integers(module, context)?;
+                report.absorb(self.to_qdq_form(module, context));
                 Ok(report)
             }
         }
     }
-}
-
-fn run(module: &mut Module, rules: &RuleSet) -> PassReport {
-    let stats = greedy(
-        module,
-        rules,
-        &GreedyOptions { leave: Strictness::Codes(1), ..GreedyOptions::default() },
-        &NoEnv,
-    );
-    let mut report = PassReport::counting(stats.by_rule.iter().map(|(rule, n)| (rule.as_str(), *n as usize)));
-    let refused = stats.refused.iter().map(|r| format!("rule {} at {}: {}", r.rule, r.op, r.reason));
-    report.notes.extend(refused.chain(stats.limit.map(|l| format!("{}: {l}", rules.name))));
-    report
 }
 
 /// Notes for operations that stand before a quantiser and were not lowered which rule came closest and what was missing.

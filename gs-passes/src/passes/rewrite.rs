@@ -38,9 +38,19 @@ fn run(
 ) -> Result<PassReport, PassError> {
     let rules = RuleSet::parse(name, text, module.registry(), &RuleFunctions::builtin())
         .map_err(|d| gs_text::render_all(&d, &SourceMap::single(name, text), Style::Plain))?;
-    let options =
-        GreedyOptions { max_rewrites: context.fuel, leave: Strictness::Real, ..GreedyOptions::default() };
-    let stats = greedy(module, &rules, &options, &NoEnv);
+    Ok(apply_rules(&rules, Strictness::Real, module, context))
+}
+
+/// Runs rules up to a strictness with the greedy driver, on the context's fuel. Matches whose replacement did not fit
+/// become remarks.
+pub fn apply_rules(
+    rules: &RuleSet,
+    leave: Strictness,
+    module: &mut Module,
+    context: &mut PassContext<'_>,
+) -> PassReport {
+    let options = GreedyOptions { max_rewrites: context.fuel, leave, ..GreedyOptions::default() };
+    let stats = greedy(module, rules, &options, &NoEnv);
     if let Some(fuel) = &mut context.fuel {
         *fuel = fuel.saturating_sub(stats.rewrites);
     }
@@ -48,10 +58,8 @@ fn run(
         context.remark(&refused.rule, &refused.op, refused.reason.clone());
     }
     let mut report = PassReport::counting(stats.by_rule.iter().map(|(n, c)| (n.as_str(), *c as usize)));
-    if let Some(limit) = stats.limit {
-        report.notes.push(format!("{name}: {limit}"));
-    }
-    Ok(report)
+    report.notes.extend(stats.limit.map(|limit| format!("{}: {limit}", rules.name)));
+    report
 }
 
 /// The pass `canonicalize`.
