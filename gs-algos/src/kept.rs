@@ -49,8 +49,10 @@ fn rewrites(module: &Module, ops: &[OpId], grids: &Grids, target: &Target) -> Fx
         return found;
     }
     // A shipped rule file that does not load is found by its tests.
-    let sets: Vec<RuleSet> =
-        SHIPPED_RULES.iter().filter_map(|(n, text)| crate::rules::load(n, text).ok()).collect();
+    let sets: Vec<RuleSet> = SHIPPED_RULES
+        .iter()
+        .filter_map(|(n, text)| crate::rules::load(n, text, module.registry()).ok())
+        .collect();
     for set in &sets {
         let remarks = explain(module, set, &NoEnv, &|_, op| ops.contains(&op));
         for &op in &ops {

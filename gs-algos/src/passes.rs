@@ -214,14 +214,12 @@ struct Deploy {
 
 /// The lowering to the target asked for, else to the one that the module was made for, else to the default.
 fn lowering_for(asked: Option<&str>, module: &Module) -> Result<Lowering, DeployError> {
-    match (asked, module.meta.target.as_deref()) {
-        (Some(asked), _) => Ok(Lowering::find(asked)?),
-        (None, Some(name)) if !targets::names().any(|n| n == name) => {
-            Err(DeployError::OwnTarget { name: name.to_owned() })
-        }
-        (None, Some(name)) => Ok(Lowering::find(name)?),
-        (None, None) => Ok(Lowering::find(&SimQatConfig::default().target)?),
+    let made_for = module.meta.target.as_deref();
+    if let (None, Some(name)) = (asked, made_for.filter(|own| !targets::names().any(|n| n == *own))) {
+        return Err(DeployError::OwnTarget { name: name.to_owned() });
     }
+    let default = SimQatConfig::default().target;
+    Ok(Lowering::find(asked.or(made_for).unwrap_or(&default), module.registry())?)
 }
 
 impl Pass for Deploy {

@@ -27,12 +27,12 @@ impl fmt::Display for BadRules {
 
 impl std::error::Error for BadRules {}
 
-/// Reads and checks a rule file against the built-in operators.
+/// Reads and checks a rule file against these operators: those of the module that the rules are for.
 ///
 /// # Errors
 /// Rendered diagnostics.
-pub fn load(name: &str, text: &str) -> Result<RuleSet, BadRules> {
-    load_with(name, text, &Registry::builtin(), &functions())
+pub fn load(name: &str, text: &str, registry: &Registry) -> Result<RuleSet, BadRules> {
+    load_with(name, text, registry, &functions())
 }
 
 /// Reads and checks a rule file against these operators and functions.

@@ -3,6 +3,7 @@
 use gs_algos::deploy::Lowering;
 use gs_algos::{rules, targets};
 use gs_eval::{Evaluator, Executor, Tensor};
+use gs_ir::registry::OpDecl;
 use gs_ir::{Module, Registry, infer_module, verify};
 use gs_passes::manager::{PassContext, PassRegistry, Pipeline, Remark};
 use gs_text::{PrintOptions, SourceMap, Style, print_to_string};
@@ -14,6 +15,7 @@ target "ort-cpu"
 param @w : f32[3, 3, 1, 1] = dense(0.5, -0.25, 1.0, 0.5, 0.125, -1.0, 0.25, 0.75, -0.5)
 const @s : f32[] = 0.05
 const @z : u8[] = 3
+const @z0 : u8[] = 0
 const @ws : f32[] = 0.01
 const @wz : i8[] = 0
 graph @main(%x : f32[2, 3, 4, 4]) -> (%y : f32[2, 3, 2, 2]) {
@@ -21,7 +23,7 @@ graph @main(%x : f32[2, 3, 4, 4]) -> (%y : f32[2, 3, 2, 2]) {
   %1 = qdq(@w, @ws, @wz) : f32[3, 3, 1, 1]
   %2 = conv(%0, %1, _) : f32[2, 3, 4, 4] from "conv1"
   %3 = relu(%2) : f32[2, 3, 4, 4] from "relu"
-  %4 = qdq(%3, @s, @z) : f32[2, 3, 4, 4]
+  %4 = qdq(%3, @s, @z0) : f32[2, 3, 4, 4]
   %5 = max_pool(%4) {kernel_shape = [2, 2], strides = [2, 2]} : f32[2, 3, 2, 2] from "pool"
   %6 = conv(%5, %1, _) : f32[2, 3, 2, 2] from "conv2"
   %7 = qdq(%6, @s, @z) : f32[2, 3, 2, 2]
@@ -46,9 +48,12 @@ fn results(module: &Module) -> Vec<f64> {
     run.results[0].to_f64s().expect("numbers")
 }
 
-/// Runs passes of this crate with so much fuel; gives the module and what is left of the fuel.
+/// Runs passes of this crate on [`FROZEN`] with so much fuel; gives the module and what is left of the fuel.
 fn passes(pipeline: &str, fuel: u64) -> (Module, u64) {
-    let mut module = parsed(FROZEN, &Registry::builtin());
+    passes_over(parsed(FROZEN, &Registry::builtin()), pipeline, fuel)
+}
+
+fn passes_over(mut module: Module, pipeline: &str, fuel: u64) -> (Module, u64) {
     let mut registry = PassRegistry::default();
     gs_algos::passes::register(&mut registry);
     let mut context = PassContext { fuel: Some(fuel), ..PassContext::default() };
@@ -102,4 +107,32 @@ fn refused_matches_are_remarks() {
     let report = lowering.to_integers(&mut module, &mut context).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(report.notes, Vec::<String>::new());
     assert_eq!(told, [("wrong".to_owned(), "relu".to_owned())]);
+}
+
+/// The rules of a target may name operators of the registry that the module was made with.
+#[test]
+fn rules_know_the_operators_of_an_embedder() {
+    let mut registry = (*Registry::builtin()).clone();
+    let relu = *registry.decl(registry.kind("relu").expect("declared"));
+    registry.register(OpDecl { name: "my.rectify", onnx: None, ..relu }).expect("a new operator");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    let shipped = include_str!("../targets/ort-cpu.toml");
+    put("mine.toml", &shipped.replace("integers = [", "integers = [\"mine.gsr\", "));
+    put(
+        "mine.gsr",
+        "gsr 1\nruleset \"mine\" { driver = lower, target = \"ort-cpu\" }\n\n/// One of many names.\n\
+         rule exact rectify\n  my.rectify($x) => relu($x)\n",
+    );
+    let text = FROZEN.replace("relu(%2)", "my.rectify(%2)");
+    assert!(text != FROZEN);
+    let module = parsed(&text, &Arc::new(registry));
+    let path = folder.path().join("mine.toml");
+    let pipeline = format!("integers{{target={:?}}}", path.display().to_string());
+    let (own, _) = passes_over(module, &pipeline, 1000);
+    let (shipped, _) = passes("integers", 1000);
+    let names =
+        |m: &Module| -> Vec<String> { m.all_ops().iter().map(|op| m.op_name(*op).to_owned()).collect() };
+    assert_eq!(names(&own), names(&shipped));
+    assert_eq!(names(&own), ["quantize", "qconv", "max_pool", "qconv", "dequantize"]);
 }

@@ -75,7 +75,7 @@ fn every_rule_has_an_example_and_all_hold() {
     let registry = Registry::builtin();
     let mut report = String::new();
     for (name, text) in SHIPPED {
-        let set = load(name, text).unwrap_or_else(|e| panic!("{e}"));
+        let set = load(name, text, &Registry::builtin()).unwrap_or_else(|e| panic!("{e}"));
         for r in &set.rules {
             assert!(!r.doc.is_empty(), "{name}: {} does not say what it is for", r.name);
             assert!(r.examples.iter().any(|e| e.after.is_some()), "{name}: nothing shows {}", r.name);
@@ -413,7 +413,9 @@ fn every_lowering_rule_fires_and_leaves_no_arithmetic_in_float() {
     let report = to_integers(&mut lowered, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
     verify(&lowered).unwrap_or_else(|e| panic!("{e:?}"));
     let fired = |rule: &str| report.counters.iter().any(|(name, n)| name == rule && *n > 0);
-    for rule in &load("lower-ort-cpu", LOWER_ORT_CPU).unwrap_or_else(|e| panic!("{e}")).rules {
+    for rule in
+        &load("lower-ort-cpu", LOWER_ORT_CPU, &Registry::builtin()).unwrap_or_else(|e| panic!("{e}")).rules
+    {
         // The target takes no softmax over several axes at once, so only networks quantised elsewhere hold one.
         let expected = rule.name != "legacy_softmax_to_integer";
         assert_eq!(fired(&rule.name), expected, "{}: {report:?}", rule.name);

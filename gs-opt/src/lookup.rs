@@ -107,7 +107,8 @@ pub fn rules(args: &RulesArgs) -> Outcome<()> {
     let mut items = Vec::new();
     let files = gs_passes::passes::SHIPPED_RULES.iter().chain(gs_algos::rules::SHIPPED);
     for (file, text) in files {
-        let set = gs_algos::rules::load(file, text).map_err(|e| Failure::new(e.to_string()))?;
+        let set = gs_algos::rules::load(file, text, &Registry::builtin())
+            .map_err(|e| Failure::new(e.to_string()))?;
         let written = as_written(text);
         let strict = |s: &Strictness| match s {
             Strictness::Exact => "exact".to_owned(),

@@ -54,7 +54,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let mut module = float.clone();
     let mut report = instrument(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
     let mut integers = module.clone();
-    let lowering = Lowering::find(&args.target)?;
+    let lowering = Lowering::find(&args.target, float.registry())?;
     let mut remarks = Vec::new();
     let mut sink = |r: Remark| remarks.push(r);
     let mut context = PassContext { remarks: args.remarks.then_some(&mut sink), ..PassContext::default() };

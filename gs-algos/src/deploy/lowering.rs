@@ -67,11 +67,11 @@ pub enum LoweringError {
 
 impl Lowering {
     /// The lowering to a target by name, or by the path of its `.toml` file. Rule files that end in `.gsr` lie beside
-    /// that file, the others are shipped.
+    /// that file, the others are shipped. Rules may name the operators of `registry`: that of the modules to lower.
     ///
     /// # Errors
     /// See [`LoweringError`].
-    pub fn find(target: &str) -> Result<Self, LoweringError> {
+    pub fn find(target: &str, registry: &Registry) -> Result<Self, LoweringError> {
         let folder = Path::new(target).parent().unwrap_or(Path::new(""));
         let target = targets::find(target)?;
         let mut own = Vec::new();
@@ -87,7 +87,7 @@ impl Lowering {
             }
         }
         let own: Vec<(&str, &str)> = own.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
-        Self::new(target, &own, &Registry::builtin(), &rules::functions())
+        Self::new(target, &own, registry, &rules::functions())
     }
 
     /// The lowering to a target of one's own: with rule files (name and text) that come before the shipped ones, own
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn shipped_targets_have_their_rules() {
         for name in targets::names() {
-            let found = Lowering::find(name).unwrap();
+            let found = Lowering::find(name, &Registry::builtin()).unwrap();
             assert!(found.integers.iter().any(|r| r.driver == Driver::Lower), "{name}");
         }
     }

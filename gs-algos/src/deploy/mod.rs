@@ -87,7 +87,7 @@ pub enum DeployError {
 /// # Errors
 /// See [`DeployError`].
 pub fn to_integers(module: &mut Module, target: &str) -> Result<PassReport, DeployError> {
-    Lowering::find(target)?.to_integers(module, &mut PassContext::default())
+    Lowering::find(target, module.registry())?.to_integers(module, &mut PassContext::default())
 }
 
 /// Writes integer operators of a target by name in the portable form.
@@ -95,7 +95,7 @@ pub fn to_integers(module: &mut Module, target: &str) -> Result<PassReport, Depl
 /// # Errors
 /// See [`DeployError`].
 pub fn to_qdq_form(module: &mut Module, target: &str) -> Result<PassReport, DeployError> {
-    Ok(Lowering::find(target)?.to_qdq_form(module, &mut PassContext::default()))
+    Ok(Lowering::find(target, module.registry())?.to_qdq_form(module, &mut PassContext::default()))
 }
 
 /// Lowers a frozen network to a target by name and brings it into the form asked for.
@@ -103,7 +103,7 @@ pub fn to_qdq_form(module: &mut Module, target: &str) -> Result<PassReport, Depl
 /// # Errors
 /// See [`DeployError`].
 pub fn deploy(module: &mut Module, target: &str, form: Form) -> Result<PassReport, DeployError> {
-    Lowering::find(target)?.deploy(module, form, &mut PassContext::default())
+    Lowering::find(target, module.registry())?.deploy(module, form, &mut PassContext::default())
 }
 
 impl Lowering {

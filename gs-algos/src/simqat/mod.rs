@@ -81,7 +81,7 @@ impl Algorithm for SimQat {
         // What is computed from weights alone is a weight too: quantisers then stand on globals.
         gs_passes::passes::fold_constants(module);
         let env = Env::new(module, main, &target, &self.config, settled)?;
-        let rules = crate::rules::load("simqat", RULES)?;
+        let rules = crate::rules::load("simqat", RULES, module.registry())?;
         let report = gs_passes::rules::insert(module, &rules, &env)
             .map_err(|d| gs_text::render_all(&d, &rules.sources, gs_text::Style::Plain))?;
         for placed in &report.placed {
