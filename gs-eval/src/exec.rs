@@ -232,6 +232,18 @@ pub enum ContentsError {
         /// What is wrong.
         error: Option<Box<OpError>>,
     },
+    /// Making it would take more memory than was allowed.
+    #[error(
+        "`{global}` takes {bytes} bytes with what it is made from, more than the {limit} that are allowed"
+    )]
+    Memory {
+        /// The global.
+        global: String,
+        /// Bytes that would be held at once.
+        bytes: usize,
+        /// The limit: see `Materializer::with_byte_limit`.
+        limit: usize,
+    },
     /// It is derived from itself.
     #[error("`{0}` is derived from itself")]
     Cycle(String),

@@ -9,11 +9,13 @@ use crate::tensor::{Tensor, TensorError};
 use gs_ir::{Derived, GlobalId, Init, Module, TensorData, Type};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-/// Makes contents of globals one at a time, in any order. What several globals are derived from is computed once and
-/// kept (up to a limit); everything else is let go as soon as it was used, so that writing a network out takes the
-/// memory of its largest weights, not of all.
+/// Makes contents of globals one at a time, in any order. What is read more than once, by globals that are derived
+/// from it or by a graph, is computed once and kept for a while; everything else is let go as soon as it was used, so
+/// that writing a network out takes the memory of its largest weights, not of all.
+///
+/// A short text can describe contents of any size, so the memory is limited: see [`Self::with_byte_limit`].
 pub struct Materializer<'m> {
     module: &'m Module,
     evaluator: Option<&'m Evaluator>,
@@ -21,12 +23,71 @@ pub struct Materializer<'m> {
     readers: FxHashMap<GlobalId, Vec<GlobalId>>,
     /// Contents that were set in the place of the module's.
     set: FxHashMap<GlobalId, Tensor>,
-    kept: FxHashMap<GlobalId, Tensor>,
-    kept_elements: usize,
+    kept: Kept,
+    byte_limit: usize,
 }
 
-/// Shared intermediate contents are kept up to this many elements in all.
-const KEEP_ELEMENTS: usize = 1 << 28;
+/// Bytes that making one global may take, unless the caller says otherwise.
+const BYTE_LIMIT: usize = 4 << 30;
+
+/// Which share of the limit is for contents that are kept.
+const KEPT_SHARE: usize = 4;
+
+/// Contents that will be read again, the oldest let go first.
+#[derive(Default)]
+struct Kept {
+    tensors: FxHashMap<GlobalId, Tensor>,
+    order: VecDeque<GlobalId>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn put(&mut self, global: GlobalId, tensor: &Tensor, limit: usize) {
+        if bytes(tensor) > limit || self.tensors.contains_key(&global) {
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(bytes(tensor));
+        while self.bytes > limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.remove(oldest);
+        }
+        self.tensors.insert(global, tensor.clone());
+        self.order.push_back(global);
+    }
+
+    /// Its place in the order stays: whoever comes upon it finds nothing to remove, or a younger one.
+    fn remove(&mut self, global: GlobalId) {
+        if let Some(old) = self.tensors.remove(&global) {
+            self.bytes = self.bytes.saturating_sub(bytes(&old));
+        }
+    }
+}
+
+/// Contents that are needed for the one that is being made.
+#[derive(Default)]
+struct Held {
+    tensors: FxHashMap<GlobalId, Tensor>,
+    bytes: usize,
+}
+
+impl Held {
+    fn put(&mut self, global: GlobalId, tensor: Tensor) {
+        self.bytes = self.bytes.saturating_add(bytes(&tensor));
+        self.tensors.insert(global, tensor);
+    }
+
+    fn remove(&mut self, global: GlobalId) {
+        if let Some(old) = self.tensors.remove(&global) {
+            self.bytes = self.bytes.saturating_sub(bytes(&old));
+        }
+    }
+}
+
+/// Bytes of a tensor's elements as they lie in memory.
+fn bytes(tensor: &Tensor) -> usize {
+    tensor.len().saturating_mul(crate::tensor::width(tensor.elem()))
+}
 
 impl<'m> Materializer<'m> {
     /// For the globals of a module, with the built-in operators.
@@ -49,8 +110,16 @@ impl<'m> Materializer<'m> {
                 }
             }
         }
-        let (set, kept) = (FxHashMap::default(), FxHashMap::default());
-        Self { module, evaluator, readers, set, kept, kept_elements: 0 }
+        let (set, kept) = (FxHashMap::default(), Kept::default());
+        Self { module, evaluator, readers, set, kept, byte_limit: BYTE_LIMIT }
+    }
+
+    /// The same with another limit of the bytes that making one global may take (4 GiB otherwise): its contents as
+    /// they lie in memory, and at the same time those of what it is made from. Contents that are kept for later take a
+    /// quarter of that besides; stored contents that are only handed on take nothing.
+    pub fn with_byte_limit(mut self, bytes: usize) -> Self {
+        self.byte_limit = bytes;
+        self
     }
 
     /// Puts contents in the place of the module's. What is derived from them follows, except where it was set itself.
@@ -85,18 +154,13 @@ impl<'m> Materializer<'m> {
                 }
             }
         }
-        for global in &changed {
-            if let Some(old) = self.kept.remove(global) {
-                self.kept_elements = self.kept_elements.saturating_sub(old.len());
-            }
-        }
+        changed.iter().for_each(|&global| self.kept.remove(global));
         Ok(changed.into_iter().collect())
     }
 
     /// Lets go of what is kept for further globals. It is computed again where it is needed.
     pub fn let_go_kept(&mut self) {
-        self.kept.clear();
-        self.kept_elements = 0;
+        self.kept = Kept::default();
     }
 
     /// The packed contents of a global. Those that are bytes already are shared, not copied.
@@ -118,31 +182,37 @@ impl<'m> Materializer<'m> {
     /// # Errors
     /// As [`Self::data`].
     pub fn tensor(&mut self, global: GlobalId) -> Result<Tensor, ContentsError> {
-        let mut done: FxHashMap<GlobalId, Tensor> = FxHashMap::default();
+        let mut done = Held::default();
         let mut open: FxHashSet<GlobalId> = FxHashSet::default();
         // An explicit stack: a file can derive more deeply than the program's stack allows.
         let mut stack = vec![global];
         while let Some(&top) = stack.last() {
-            if done.contains_key(&top) {
+            if done.tensors.contains_key(&top) {
                 stack.pop();
                 continue;
             }
-            if let Some(kept) = self.set.get(&top).or_else(|| self.kept.get(&top)) {
-                done.insert(top, kept.clone());
+            if let Some(kept) = self.set.get(&top).or_else(|| self.kept.tensors.get(&top)) {
+                done.put(top, kept.clone());
                 continue;
             }
+            self.check_memory(top, done.bytes)?;
             let Init::Derived(derived) = &self.module.global(top).init else {
-                done.insert(top, self.plain(top)?);
+                done.put(top, self.plain(top)?);
                 continue;
             };
-            let missing: Vec<GlobalId> =
-                derived.operands.iter().flatten().filter(|g| !done.contains_key(g)).copied().collect();
+            let missing: Vec<GlobalId> = derived
+                .operands
+                .iter()
+                .flatten()
+                .filter(|g| !done.tensors.contains_key(g))
+                .copied()
+                .collect();
             if missing.is_empty() {
-                let tensor = self.derive(top, derived, &done)?;
+                let tensor = self.derive(top, derived, &done.tensors)?;
                 self.let_go(derived, &mut done);
                 self.keep(top, &tensor);
                 open.remove(&top);
-                done.insert(top, tensor);
+                done.put(top, tensor);
                 continue;
             }
             if !open.insert(top) {
@@ -158,7 +228,7 @@ impl<'m> Materializer<'m> {
                 stack.push(g);
             }
         }
-        done.remove(&global).ok_or_else(|| ContentsError::Absent(self.name(global)))
+        done.tensors.remove(&global).ok_or_else(|| ContentsError::Absent(self.name(global)))
     }
 
     fn name(&self, global: GlobalId) -> String {
@@ -175,6 +245,18 @@ impl<'m> Materializer<'m> {
         let fixed = ty.and_then(|t| Some((t.elem, t.const_dims()?)));
         let (elem, dims) = fixed.ok_or_else(|| ContentsError::Type(self.name(global)))?;
         Ok((elem, crate::packed::extents(&dims).map_err(|e| self.wrap(global, e))?))
+    }
+
+    /// Whether a global may be made while so many bytes are held.
+    fn check_memory(&self, global: GlobalId, held: usize) -> Result<(), ContentsError> {
+        let (elem, dims) = self.declared(global)?;
+        let count = crate::tensor::count(&dims).unwrap_or(usize::MAX);
+        let bytes = count.saturating_mul(crate::tensor::width(elem)).saturating_add(held);
+        let limit = self.byte_limit;
+        if bytes > limit {
+            return Err(ContentsError::Memory { global: self.name(global), bytes, limit });
+        }
+        Ok(())
     }
 
     fn check_length(&self, global: GlobalId, data: &TensorData) -> Result<(), ContentsError> {
@@ -203,10 +285,11 @@ impl<'m> Materializer<'m> {
             Init::Data(data) => self.count(&dims).and_then(|_| Tensor::from_data(elem, dims, data)),
             Init::Splat(bytes) => self.count(&dims).and_then(|n| {
                 let one = Tensor::from_bytes(elem, [], bytes)?;
-                Tensor::new(elem, dims, one.storage().repeat(n))
+                Tensor::new(elem, dims, one.storage().repeat(n)?)
             }),
             Init::Seeded { seed, dist } => self.count(&dims).and_then(|n| {
-                let values: Vec<f64> = (0..n as u64).map(|i| sample(*seed, *dist, i)).collect();
+                let mut values: Vec<f64> = crate::tensor::room(n)?;
+                values.extend((0..n as u64).map(|i| sample(*seed, *dist, i)));
                 Tensor::from_f64s(elem, dims, &values)
             }),
         };
@@ -215,9 +298,14 @@ impl<'m> Materializer<'m> {
 
     /// Number of elements within the limit, for contents that take no bytes in the file.
     fn count(&self, dims: &[usize]) -> Result<usize, TensorError> {
-        let limit = self.evaluator.map_or(1 << 32, |e| e.limits().0);
+        let limit = self.limits().0;
         let n = crate::tensor::volume(dims).filter(|&n| n <= limit).and_then(|_| crate::tensor::count(dims));
         n.ok_or_else(|| TensorError::Count { dims: dims.to_vec(), found: 0 })
+    }
+
+    /// Most elements of one tensor, also of what an operation needs within itself, and steps of work.
+    fn limits(&self) -> (usize, u64) {
+        self.evaluator.map_or((self.byte_limit, u64::MAX), Evaluator::limits)
     }
 
     fn derive(
@@ -237,7 +325,7 @@ impl<'m> Materializer<'m> {
             self.evaluator.map_or_else(builtin, |e| e.function(decl.name)).ok_or_else(|| failed(None))?;
         let operands: Vec<Option<Tensor>> =
             derived.operands.iter().map(|g| (*g).and_then(|g| self.narrow(g, done.get(&g)?))).collect();
-        let (elements, steps) = self.evaluator.map_or((1 << 32, u64::MAX), Evaluator::limits);
+        let (elements, steps) = self.limits();
         let budget = Budget { elements, steps: Cell::new(steps) };
         let ty = self.module.ty(self.module.global(global).ty);
         let place = derived.result as usize;
@@ -276,21 +364,21 @@ impl<'m> Materializer<'m> {
     }
 
     /// Drops operands that nothing else reads.
-    fn let_go(&self, derived: &Derived, done: &mut FxHashMap<GlobalId, Tensor>) {
-        for g in derived.operands.iter().flatten() {
-            if self.readers.get(g).is_none_or(|r| r.len() <= 1) {
+    fn let_go(&self, derived: &Derived, done: &mut Held) {
+        for &g in derived.operands.iter().flatten() {
+            if self.readers.get(&g).is_none_or(|r| r.len() <= 1) {
                 done.remove(g);
             }
         }
     }
 
-    /// Keeps what several globals are derived from.
+    /// Keeps what is read more than once. A graph counts as one reader: the global is asked for by itself then, and
+    /// without keeping it a chain of such globals would be computed from its beginning for each of its links.
     fn keep(&mut self, global: GlobalId, tensor: &Tensor) {
-        let shared = self.readers.get(&global).is_some_and(|r| r.len() > 1);
-        let total = self.kept_elements.saturating_add(tensor.len());
-        if shared && total <= KEEP_ELEMENTS {
-            self.kept_elements = total;
-            self.kept.insert(global, tensor.clone());
+        let by_graph = !self.module.value(self.module.global(global).value).uses().is_empty();
+        let readers = self.readers.get(&global).map_or(0, Vec::len) + usize::from(by_graph);
+        if readers > 1 {
+            self.kept.put(global, tensor, self.byte_limit / KEPT_SHARE);
         }
     }
 }

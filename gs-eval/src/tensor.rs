@@ -188,11 +188,16 @@ impl Storage {
     }
 
     /// The same storage with every element repeated `count` times in a row, for a splat of one.
-    pub(crate) fn repeat(&self, count: usize) -> Storage {
-        fn repeat<T: Clone>(v: &[T], count: usize) -> Vec<T> {
-            v.iter().flat_map(|x| std::iter::repeat_n(x.clone(), count)).collect()
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub(crate) fn repeat(&self, count: usize) -> Result<Storage, TensorError> {
+        fn repeat<T: Clone>(v: &[T], count: usize) -> Result<Vec<T>, TensorError> {
+            let mut out = room(v.len().saturating_mul(count))?;
+            v.iter().for_each(|x| out.extend(std::iter::repeat_n(x.clone(), count)));
+            Ok(out)
         }
-        each_same!(self, v => repeat(v, count))
+        Ok(each_same!(self, v => repeat(v, count)?))
     }
 }
 
@@ -221,6 +226,27 @@ pub enum TensorError {
         /// Bytes there.
         found: usize,
     },
+    /// The system has no memory for so many elements.
+    #[error("there is no memory for {0} elements")]
+    Memory(usize),
+}
+
+/// An empty list with room for so many elements.
+///
+/// # Errors
+/// Where there is no memory for them.
+pub(crate) fn room<T>(count: usize) -> Result<Vec<T>, TensorError> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(count).map_err(|_| TensorError::Memory(count))?;
+    Ok(out)
+}
+
+/// Bytes that one element takes while it is computed with.
+pub(crate) fn width(elem: ElemType) -> usize {
+    fn of<T>(_: &[T]) -> usize {
+        size_of::<T>()
+    }
+    each!(&Storage::empty(elem), v => of(v))
 }
 
 /// A tensor.

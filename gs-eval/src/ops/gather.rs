@@ -69,7 +69,7 @@ fn constant_of_shape(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         Some(v) => return Err(OpError::Extents { what: "value", left: v.dims().to_vec(), right: vec![1] }),
         None => ctx.precision.adapt(&Tensor::scalar(0.0)),
     };
-    Ok(vec![Tensor::new(value.elem(), dims, value.storage().repeat(n))?])
+    Ok(vec![Tensor::new(value.elem(), dims, value.storage().repeat(n)?)?])
 }
 
 fn constant(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {

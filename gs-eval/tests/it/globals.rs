@@ -127,11 +127,78 @@ fn what_cannot_be_made_says_why() {
         make(short),
         ContentsError::Tensor { error: TensorError::Bytes { expected: 8, found: 4 }, .. }
     ));
-    assert!(matches!(make(vast), ContentsError::Tensor { .. }));
+    assert!(matches!(make(vast), ContentsError::Memory { .. }));
     assert_eq!(make(loose), ContentsError::Type("loose".into()));
     assert!(matches!(make(ring), ContentsError::Cycle(_)));
     assert!(matches!(make(strange), ContentsError::Derived { error: None, .. }));
     let small = Evaluator::new().with_limits(10, 1000);
-    let limited = Materializer::with_evaluator(&module, &small).tensor(vast);
+    let limited = Materializer::with_evaluator(&module, &small).with_byte_limit(usize::MAX).tensor(vast);
     assert!(matches!(limited, Err(ContentsError::Tensor { .. })));
+}
+
+/// A short text can describe contents of any size: making them is refused before memory is taken.
+#[test]
+fn memory_is_limited() {
+    let mut module = Module::new();
+    let mut rw = Rewriter::new(&mut module);
+    let one = Init::Splat(1.0f32.to_le_bytes().into_iter().collect());
+    let vast = add(&mut rw, "vast", Type::fixed(ElemType::F32, &[4_000_000_000]), one.clone());
+    let kind = rw.registry().kind("reduce_sum").unwrap();
+    let of_vast = attrs(&[("axes", ints(&[0]))]);
+    let sum = rw.derive_global("sum", kind, of_vast, &[Some(vast)]).unwrap();
+    for g in [vast, sum] {
+        let found = Materializer::new(&module).data(g).unwrap_err();
+        assert!(matches!(&found, ContentsError::Memory { global, .. } if global == "vast"), "{found}");
+    }
+
+    // What is held at once counts, and what was let go does not.
+    let mut rw = Rewriter::new(&mut module);
+    let a = add(&mut rw, "a", Type::fixed(ElemType::F32, &[100]), one.clone());
+    let b = add(&mut rw, "b", Type::fixed(ElemType::F32, &[100]), one);
+    let kind = rw.registry().kind("add").unwrap();
+    let ab = rw.derive_global("ab", kind, AttrSet::new(), &[Some(a), Some(b)]).unwrap();
+    let kind = rw.registry().kind("neg").unwrap();
+    let mut last = ab;
+    for i in 0..10 {
+        last = rw.derive_global(&format!("n{i}"), kind, AttrSet::new(), &[Some(last)]).unwrap();
+    }
+    let with = |limit| Materializer::new(&module).with_byte_limit(limit).tensor(last);
+    assert_eq!(with(1200).unwrap().as_f32().unwrap()[99], 2.0);
+    let refused = ContentsError::Memory { global: "ab".into(), bytes: 1200, limit: 1199 };
+    assert_eq!(with(1199).unwrap_err(), refused);
+}
+
+/// A chain of globals, each of which a graph reads, is computed link by link, also when not all of it can be kept.
+#[test]
+fn each_link_of_a_chain_is_computed_once() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let mut module = Module::new();
+    let mut rw = Rewriter::new(&mut module);
+    let kind = rw.registry().kind("neg").unwrap();
+    let mut chain = vec![data(&mut rw, "w", Literal::f32s([4], &[1.0; 4]))];
+    for i in 0..200 {
+        let last = chain.last().copied();
+        chain.push(rw.derive_global(&format!("d{i}"), kind, AttrSet::new(), &[last]).unwrap());
+    }
+    let graph = rw.add_graph("main");
+    for (i, &g) in chain.iter().enumerate() {
+        let value = rw.global(g).value;
+        rw.add_result(graph, &format!("y{i}"), value, None);
+    }
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let mut evaluator = Evaluator::new();
+    evaluator.register("neg", move |ctx| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let x: Vec<f64> = ctx.operand(0)?.to_f64s().unwrap_or_default().iter().map(|v| -v).collect();
+        Ok(vec![Tensor::from_f64s(ElemType::F32, [4], &x)?])
+    });
+    // Ten of the 16 bytes fit what may be kept: a quarter of the limit.
+    let mut contents = Materializer::with_evaluator(&module, &evaluator).with_byte_limit(640);
+    for (i, &g) in chain.iter().enumerate() {
+        let sign = if i % 2 == 0 { 1.0 } else { -1.0 };
+        assert_eq!(contents.tensor(g).unwrap().as_f32(), Some(&[sign; 4][..]), "{i}");
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 200);
 }

@@ -2,6 +2,7 @@
 
 use super::facts::{Data, Net, attrs_of, is_absent, operand_places};
 use super::language::{Head, Node, Place};
+use crate::rules::contents;
 use crate::rules::functions::View;
 use gs_ir::{AttrSet, Global, Handle, OpId, OpKind, Registry, TensorData, Type, ValueId};
 use rustc_hash::FxHashMap;
@@ -109,7 +110,7 @@ impl View for NetView<'_, '_> {
     }
 
     fn evaluated(&self, value: ValueId) -> Option<TensorData> {
-        gs_eval::materialize(self.net.analysis.module, self.data(value).global?).ok()
+        contents::evaluate(self.net.analysis.module, self.data(value).global?)
     }
 
     fn same(&self, a: ValueId, b: ValueId) -> bool {

@@ -1,7 +1,8 @@
 //! Reading the contents of constants as numbers, for conditions and number patterns.
 
 use super::functions::{Refusal, View};
-use gs_ir::{ElemType, Global, Init, Role, TensorData, Type, ValueId};
+use gs_eval::Materializer;
+use gs_ir::{ElemType, Global, GlobalId, Init, Module, Role, TensorData, Type, ValueId};
 
 /// Derived constants of more elements than this are not evaluated for the sake of a rule.
 pub(super) const DERIVED_LIMIT: usize = 1 << 16;
@@ -34,6 +35,15 @@ pub(super) fn all_of_value(
         Some(data) => all(&holding(global, data), ty, test),
         None => all(global, ty, test),
     }
+}
+
+/// Bytes that the evaluation of a derived constant may take for the sake of a rule: a small one may be made from
+/// large ones, and a short text can describe contents of any size.
+const EVALUATED_BYTES: usize = 1 << 28;
+
+/// The contents of a derived constant, computed; none where that takes too much memory or fails.
+pub(crate) fn evaluate(module: &Module, global: GlobalId) -> Option<TensorData> {
+    Materializer::new(module).with_byte_limit(EVALUATED_BYTES).data(global).ok()
 }
 
 /// The global with contents that were computed.
@@ -182,6 +192,27 @@ mod tests {
         assert_eq!(element(ElemType::F16, &1u16.to_le_bytes(), 0), Some(2f64.powi(-24)));
         assert_eq!(element(ElemType::Bf16, &0x3f80u16.to_le_bytes(), 0), Some(1.0));
         assert_eq!(element(ElemType::F32, &[0, 0], 0), None);
+    }
+
+    /// No condition takes half a gigabyte to answer a question about one number.
+    #[test]
+    fn a_number_made_from_a_vast_tensor_is_not_computed() {
+        let mut module = Module::new();
+        let mut rw = gs_ir::Rewriter::new(&mut module);
+        let kind = rw.registry().kind("reduce_sum").unwrap();
+        let mut sum = |n: i64| {
+            let ty = Type::fixed(ElemType::F32, &[n]);
+            let init = Init::Splat(1.0f32.to_le_bytes().into_iter().collect());
+            let (name, role) = (&*format!("w{n}"), Role::Const);
+            let w = rw.add_global(gs_ir::NewGlobal { name, role, trainable: false, ty, init });
+            let attrs = gs_ir::AttrSet::new()
+                .with("axes", gs_ir::Attr::ints(&[0]))
+                .with("keepdims", gs_ir::Attr::Bool(false));
+            rw.derive_global("sum", kind, attrs, &[Some(w)]).unwrap()
+        };
+        let (small, vast) = (sum(8), sum(1 << 27));
+        assert_eq!(evaluate(&module, small).unwrap().bytes().unwrap().as_ref(), 8.0f32.to_le_bytes());
+        assert_eq!(evaluate(&module, vast), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A module as conditions and functions see it.
 
+use super::contents;
 use super::functions::{GraphView, View};
 use gs_ir::{AttrSet, Global, Module, OpId, OpKind, Registry, TensorData, Type, ValueId};
 
@@ -41,7 +42,7 @@ impl View for ModuleView<'_> {
     }
 
     fn evaluated(&self, value: ValueId) -> Option<TensorData> {
-        gs_eval::materialize(self.module, self.module.as_global(value)?).ok()
+        contents::evaluate(self.module, self.module.as_global(value)?)
     }
 
     fn graph(&self) -> Option<GraphView<'_>> {
