@@ -37,6 +37,9 @@ pub trait Algorithm: Send + Sync {
     fn convert(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError>;
 }
 
+/// Makes an algorithm from its options.
+pub type MakeAlgorithm = fn(&Map<String, Value>) -> Result<Box<dyn Algorithm>, String>;
+
 /// An algorithm as lists and pipelines know it.
 pub struct AlgorithmInfo {
     /// Its name.
@@ -44,7 +47,7 @@ pub struct AlgorithmInfo {
     /// One line.
     pub doc: &'static str,
     /// Makes it from its options.
-    pub make: fn(&Map<String, Value>) -> Result<Box<dyn Algorithm>, String>,
+    pub make: MakeAlgorithm,
 }
 
 /// Every shipped algorithm. A new one is one folder and one line here.
