@@ -2,7 +2,7 @@
 
 use gs_algos::deploy::Lowering;
 use gs_algos::{rules, targets};
-use gs_eval::{Evaluator, Executor, Tensor};
+use gs_eval::{Evaluator, Executor, Materializer, Rounding, Tensor};
 use gs_ir::registry::OpDecl;
 use gs_ir::{Module, Registry, infer_module, verify};
 use gs_passes::manager::{PassContext, PassRegistry, Pipeline, Remark};
@@ -135,4 +135,47 @@ fn rules_know_the_operators_of_an_embedder() {
         |m: &Module| -> Vec<String> { m.all_ops().iter().map(|op| m.op_name(*op).to_owned()).collect() };
     assert_eq!(names(&own), names(&shipped));
     assert_eq!(names(&own), ["quantize", "qconv", "max_pool", "qconv", "dequantize"]);
+}
+
+/// Weights halfway between two codes go where the target's rounding takes them, with one scale and with one per channel.
+#[test]
+fn weights_are_rounded_as_the_target_rounds() {
+    // In units of the scale; the last is the float just below a half.
+    let below = 0.5f32.next_down();
+    for (scale, zero, attrs, scales) in [
+        ("f32[] = 0.5", "i8[] = 0", "", [0.5f32, 0.5]),
+        ("f32[2] = dense(0.5, 0.25)", "i8[2] = splat(0)", " {axis = 0}", [0.5, 0.25]),
+    ] {
+        let halves = [0.5f32, 1.5, -0.5, -1.5, 2.5, -2.5, 0.75, below];
+        let rows = scales.map(|s| halves.map(|h| h * s));
+        let weights: Vec<String> = rows.iter().flatten().map(|w| format!("{w:?}")).collect();
+        let text = format!(
+            "gsir 1\nparam @w : f32[2, 8, 1, 1] = dense({})\nconst @s : f32[] = 0.05\nconst @z : u8[] = 3\n\
+             const @ws : {scale}\nconst @wz : {zero}\n\
+             graph @main(%x : f32[2, 8, 4, 4]) -> (%y : f32[2, 2, 4, 4]) {{\n  \
+             %0 = qdq(%x, @s, @z) : f32[2, 8, 4, 4]\n  %1 = qdq(@w, @ws, @wz){attrs} : f32[2, 8, 1, 1]\n  \
+             %2 = conv(%0, %1, _) : f32[2, 2, 4, 4] from \"conv\"\n  \
+             %3 = qdq(%2, @s, @z) : f32[2, 2, 4, 4]\n  return %3\n}}\n",
+            weights.join(", ")
+        );
+        for (rounding, codes) in [
+            (Rounding::HalfEven, [0, 2, 0, -2, 2, -2, 1, 0]),
+            (Rounding::HalfUp, [1, 2, 0, -1, 3, -2, 1, 0]),
+            (Rounding::HalfAway, [1, 2, -1, -2, 3, -3, 1, 0]),
+        ] {
+            let registry = Registry::builtin();
+            let mut target = targets::find("ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+            target.rounding = rounding;
+            let lowering = Lowering::new(target, &[], &registry, &rules::functions());
+            let lowering = lowering.unwrap_or_else(|e| panic!("{e}"));
+            let mut module = parsed(&text, &registry);
+            lowering.to_integers(&mut module, &mut PassContext::default()).unwrap_or_else(|e| panic!("{e}"));
+            verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
+            let conv = module.all_ops().into_iter().find(|op| module.is(*op, "qconv")).expect("integers");
+            let weight = module.operand_named(conv, "w").and_then(|w| module.as_global(w)).expect("a weight");
+            let tensor = Materializer::new(&module).tensor(weight).unwrap_or_else(|e| panic!("{e}"));
+            let found: Vec<i64> = tensor.to_f64s().expect("numbers").into_iter().map(|c| c as i64).collect();
+            assert_eq!(found, [codes, codes].concat(), "{rounding:?} {scale}");
+        }
+    }
 }

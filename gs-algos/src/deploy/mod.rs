@@ -1,6 +1,7 @@
 //! Deployment: a frozen network becomes integer operators of a target, by rewrite rules.
 //!
 //! 1. What a file may leave out is said in full (explicit.gsr).
+//!    Weights are brought to the codes that the target's rounding gives.
 //! 2. `qdq` becomes a dequantize of a quantize, and dequantize moves down through data movement (qdq.gsr of
 //!    gs-passes), so that movement runs on integers and pairs meet.
 //! 3. Each region between dequantize and quantize becomes one integer operator (the target's lowering rules).
@@ -9,11 +10,12 @@
 //!    operator and dequantize again (qdq-form.gsr), which that runtime fuses back.
 
 mod lowering;
+mod rounding;
 
 pub use lowering::{Lowering, LoweringError};
 
 use crate::kept::note_kept;
-use gs_ir::{Module, OpId, Rewriter};
+use gs_ir::{InferError, Module, OpId, Rewriter};
 use gs_passes::grid::Grids;
 use gs_passes::manager::{PassContext, PassReport};
 use gs_passes::passes::{apply_rules, fold_constants, merge_constants, merge_equal, remove_dead};
@@ -77,6 +79,9 @@ pub enum DeployError {
         /// The form.
         form: &'static str,
     },
+    /// An operation that does not fit (a defect).
+    #[error("{0}")]
+    Infer(#[from] InferError),
     /// No graph.
     #[error("the module has no graph")]
     NoGraph,
@@ -123,6 +128,7 @@ impl Lowering {
         let main = module.main().ok_or(DeployError::NoGraph)?;
         let grids = Grids::of(module, main, &self.target, &|_| true);
         note_kept(module, &grids, &self.target);
+        rounding::round_weights(module, self.target.rounding)?;
         let mut report = PassReport::default();
         for rules in &self.integers {
             report.absorb(apply_rules(rules, LEAVE, module, context));
