@@ -329,14 +329,15 @@ impl<'m> Materializer<'m> {
         let budget = Budget { elements, steps: Cell::new(steps) };
         let ty = self.module.ty(self.module.global(global).ty);
         let place = derived.result as usize;
-        let mut types = vec![Type::Any; place];
-        types.push(ty.clone());
+        let count = (derived.results as usize).max(place + 1);
+        let mut types = vec![Type::Any; count];
+        types[place] = ty.clone();
         let mut no_region = |_: usize, _: Vec<Tensor>| Err(crate::exec::ExecError::Graph);
         let ctx = OpCtx {
             decl,
             attrs: &derived.attrs,
             operands: &operands,
-            result_count: place + 1,
+            result_count: count,
             result_types: &types,
             precision: Precision::Native,
             arithmetic: &Arithmetic::ONNX_RUNTIME_CPU,

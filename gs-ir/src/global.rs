@@ -70,6 +70,8 @@ pub struct Derived {
     pub operands: SmallVec<[Option<GlobalId>; 4]>,
     /// Which of the operation's results this is.
     pub result: u32,
+    /// How many results the operation has: what a result is may depend on it (`split`).
+    pub results: u32,
 }
 
 /// A tensor that outlives a run.

@@ -7,7 +7,7 @@ use crate::entity::{GraphId, OpId, ValueId};
 use crate::global::{Derived, Init, Role};
 use crate::graph::Def;
 use crate::module::Module;
-use crate::registry::{Arity, OpDecl};
+use crate::registry::OpDecl;
 use crate::types::{Known, Shape, TensorType, Type};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -282,17 +282,20 @@ pub fn infer_op(module: &Module, op: OpId) -> Result<SmallVec<[Fact; 2]>, InferE
     infer_facts(module.decl(op), &operands, module.attrs_of(op), &regions, module.op(op).results().len())
 }
 
-/// Infers the contents of a derived global from its operands. `None` where the number of results of its operator, on
-/// which their types may depend, is not declared.
+/// Infers the contents of a derived global from its operands.
+///
+/// # Errors
+/// As [`infer_facts`], and where the operation has no such result.
 pub fn infer_derived(module: &Module, derived: &Derived) -> Result<Option<Fact>, InferError> {
     let decl = module.registry().decl(derived.kind);
+    let (place, count) = (derived.result as usize, derived.results as usize);
+    if place >= count || decl.result(count - 1).is_none() {
+        return Err(InferError(format!("`{}` has no result {place} of {count}", decl.name)));
+    }
     let mut knowledge = Knowledge::new(module);
     let values = derived.operands.iter().map(|g| g.map(|g| module.global(g).value));
     let facts: Vec<Option<Fact>> = values.map(|v| v.map(|v| knowledge.fact(v))).collect();
-    let place = derived.result as usize;
-    let found = infer_facts(decl, &facts, &derived.attrs, &[], place + 1)?;
-    let counted = decl.results.last().is_none_or(|r| r.arity != Arity::Variadic);
-    Ok(found.into_iter().nth(place).filter(|_| counted))
+    Ok(infer_facts(decl, &facts, &derived.attrs, &[], count)?.into_iter().nth(place))
 }
 
 /// The types that each region of an operation returns.

@@ -682,3 +682,38 @@ fn overridable_weights_are_no_constants() {
     assert!(ended.stderr.contains("4 weights are inputs too (w, zero, idle, ...)"), "{}", ended.stderr);
     assert_eq!(ended.stdout.matches("input @").count(), 4, "{}", ended.stdout);
 }
+
+/// The weights of queries, keys and values come in one tensor: its parts are constants like others.
+#[test]
+fn parts_of_a_weight_are_folded() {
+    let folder = folder();
+    let dir = folder.path();
+    let text = "gsir 1\n\
+        param @qkv : f32[3] = dense(2.0, 4.0, 8.0)\n\
+        param @unread : f32[4] = dense(1.0, 2.0, 3.0, 4.0)\n\
+        graph @main(%x : f32[1]) -> (%y : f32[1], %z : f32[2]) {\n\
+          %q, %k, %v = split(%x0) : f32[1], f32[1], f32[1]\n\
+          %0 = mul(%x, %q) : f32[1]\n\
+          %1 = mul(%0, %k) : f32[1]\n\
+          %2 = add(%1, %v) : f32[1]\n\
+          %s, %t = split(@unread) : f32[2], f32[2]\n\
+          return %2, %t\n\
+        }\n"
+    .replace("%x0", "@qkv");
+    put(dir, "in.gsir", text);
+    succeeds(dir, &["in.gsir", "--pass=const-fold", "-o", "out.gsir"]);
+    let out = fs::read_to_string(dir.join("out.gsir")).expect("text");
+    for part in ["split(@qkv) #0/3", "split(@qkv) #1/3", "split(@qkv) #2/3", "split(@unread) #1/2"] {
+        assert!(out.contains(part), "{part}\n{out}");
+    }
+    assert!(!out.contains("#0/2") && !out.contains("  %q"), "{out}");
+    assert_eq!(succeeds(dir, &["out.gsir"]).trim(), out.trim());
+    succeeds(dir, &["out.gsir", "-o", "out.onnx"]);
+    let back = succeeds(dir, &["out.onnx"]);
+    for value in ["dense(2.0)", "dense(4.0)", "dense(8.0)", "dense(3.0, 4.0)"] {
+        assert!(back.contains(value), "{value}\n{back}");
+    }
+    // A part that is not there.
+    put(dir, "wrong.gsir", out.replace("#2/3", "#3/3"));
+    refuses(dir, &["wrong.gsir"], &["GS0202", "no result 3 of 3"]);
+}

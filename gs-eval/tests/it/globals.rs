@@ -112,13 +112,15 @@ fn what_cannot_be_made_says_why() {
         attrs: AttrSet::new(),
         operands: [Some(g)].into_iter().collect(),
         result: 0,
+        results: 1,
     };
     let child = add(&mut rw, "child", f(&[2]), Init::Derived(of(absent)));
     let ring = add(&mut rw, "ring", f(&[2]), Init::Absent);
     let other = add(&mut rw, "other", f(&[2]), Init::Derived(of(ring)));
     rw.set_global(ring, f(&[2]), Init::Derived(of(other)));
     let opaque = rw.registry().kind("opaque").unwrap();
-    let unknown = Derived { kind: opaque, attrs: AttrSet::new(), operands: Default::default(), result: 0 };
+    let unknown =
+        Derived { kind: opaque, attrs: AttrSet::new(), operands: Default::default(), result: 0, results: 1 };
     let strange = add(&mut rw, "strange", f(&[2]), Init::Derived(unknown));
     let make = |g| Materializer::new(&module).data(g).unwrap_err();
     assert_eq!(make(absent), ContentsError::Absent("absent".into()));

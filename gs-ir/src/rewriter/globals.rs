@@ -39,9 +39,22 @@ impl Rewriter<'_> {
         attrs: AttrSet,
         operands: &[Option<GlobalId>],
     ) -> Result<GlobalId, InferError> {
+        self.derive_result(name, kind, attrs, operands, 0, 1)
+    }
+
+    /// As [`Self::derive_global`], for the result at place `result` of an operation with so many results.
+    pub fn derive_result(
+        &mut self,
+        name: &str,
+        kind: OpKind,
+        attrs: AttrSet,
+        operands: &[Option<GlobalId>],
+        result: u32,
+        results: u32,
+    ) -> Result<GlobalId, InferError> {
         let decl = *self.module.registry.decl(kind);
         let attrs = normal_attrs(&decl, attrs);
-        let derived = crate::global::Derived { kind, attrs, operands: operands.into(), result: 0 };
+        let derived = crate::global::Derived { kind, attrs, operands: operands.into(), result, results };
         if let Some(&id) = self.module.derived.get(&derived)
             && !self.module.is_written(id)
         {

@@ -150,7 +150,7 @@ impl<'m> Exporter<'m> {
         let operands: Option<usize> =
             derived.operands.iter().flatten().map(|&o| size(o)).try_fold(0usize, |n, s| n.checked_add(s?));
         let smaller = operands? < size(id)?;
-        (smaller && derived.result == 0 && self.can_write_kind(derived.kind, &derived.attrs))
+        (smaller && derived.results == 1 && self.can_write_kind(derived.kind, &derived.attrs))
             .then_some(derived)
     }
 

@@ -4,10 +4,10 @@
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_ir::registry::Traits;
 use gs_ir::{
-    Dim, ElemType, GlobalId, Init, Knowledge, Literal, Module, NewGlobal, OpId, Phase, Rewriter, Role,
-    ValueId,
+    Dim, ElemType, GlobalId, Handle, Init, Knowledge, Literal, Module, NewGlobal, OpId, Phase, Rewriter,
+    Role, ValueId,
 };
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 /// The pass `const-fold`.
 pub struct ConstFold;
@@ -41,14 +41,23 @@ pub fn fold_constants(module: &mut Module) -> usize {
         if !rewriter.op(op).is_live() {
             continue;
         }
-        let constant = match operands(&rewriter, op, params_are_constant) {
+        let made_before = rewriter.global_capacity();
+        let constants = match operands(&rewriter, op, params_are_constant) {
             Some(operands) => derive(&mut rewriter, op, &operands),
             None => None,
         };
-        let Some(constant) = constant.or_else(|| known(&mut rewriter, op)) else { continue };
-        let value = rewriter.global(constant).value;
+        let constants = constants.or_else(|| Some(smallvec![known(&mut rewriter, op)?]));
+        let Some(constants) = constants else { continue };
+        let values: SmallVec<[ValueId; 2]> = constants.iter().map(|&g| rewriter.global(g).value).collect();
         let entry = rewriter.entry("folded", "const-fold", None, Some("computed from constants alone"));
-        rewriter.replace(op, &[value], None, entry);
+        rewriter.replace(op, &values, None, entry);
+        for constant in constants {
+            // A result that nothing reads needs no weight.
+            let is_read = !rewriter.value(rewriter.global(constant).value).uses().is_empty();
+            if constant.index() >= made_before && !is_read && rewriter.global(constant).live {
+                rewriter.remove_global(constant);
+            }
+        }
         folded += 1;
     }
     folded
@@ -62,7 +71,7 @@ fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<
     // dequantize widens stay integers: folding it would store them as floats and hide them from lowering.
     let widens = matches!(m.op_name(op), "qdq" | "dequantize");
     let foldable = traits.has(Traits::PURE) && !traits.has(Traits::CUSTOM_GRAD) && !widens;
-    if !foldable || !data.regions().is_empty() || data.results().len() != 1 || data.operand_count() == 0 {
+    if !foldable || !data.regions().is_empty() || data.results().is_empty() || data.operand_count() == 0 {
         return None;
     }
     let constant = |v: ValueId| {
@@ -83,24 +92,35 @@ fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<
         .collect()
 }
 
-fn derive(rewriter: &mut Rewriter<'_>, op: OpId, operands: &[Option<GlobalId>]) -> Option<GlobalId> {
+/// A derived global for each result.
+fn derive(
+    rewriter: &mut Rewriter<'_>,
+    op: OpId,
+    operands: &[Option<GlobalId>],
+) -> Option<SmallVec<[GlobalId; 2]>> {
     let m: &Module = rewriter;
-    let result = m.op(op).result();
+    let results: SmallVec<[ValueId; 2]> =
+        m.op(op).results().iter().map(|r| r.some()).collect::<Option<_>>()?;
     let bytes = |v: ValueId| m.type_of(v).as_tensor().and_then(|t| t.bytes());
-    let size = bytes(result)?;
+    let size = results.iter().try_fold(0usize, |n, &r| n.checked_add(bytes(r)?))?;
     let largest = operands.iter().flatten().filter_map(|&g| bytes(m.global(g).value)).max().unwrap_or(0);
     if size > largest.max(GROWTH_LIMIT) {
         return None;
     }
-    let name = constant_name(m, op);
-    let (kind, attrs) = (m.op(op).kind, m.attrs_of(op).clone());
-    rewriter.derive_global(&name, kind, attrs, operands).ok()
+    let names: Vec<String> = results.iter().map(|&r| constant_name(m, op, r)).collect();
+    let (kind, attrs, count) = (m.op(op).kind, m.attrs_of(op).clone(), results.len() as u32);
+    let mut made = SmallVec::new();
+    for (name, result) in names.iter().zip(0..) {
+        // If one can be derived all can: they differ in nothing but their place.
+        made.push(rewriter.derive_result(name, kind, attrs.clone(), operands, result, count).ok()?);
+    }
+    Some(made)
 }
 
 /// The name of the value, else of the weight it is made from (made unique by a number), else of what it stands for.
-fn constant_name(m: &Module, op: OpId) -> String {
+fn constant_name(m: &Module, op: OpId, result: ValueId) -> String {
     let data = m.op(op);
-    let name = m.str(m.value(data.result()).name);
+    let name = m.str(m.value(result).name);
     if !name.is_empty() {
         return name.to_owned();
     }
@@ -137,7 +157,7 @@ fn known(rewriter: &mut Rewriter<'_>, op: OpId) -> Option<GlobalId> {
     };
     let dims: Vec<i64> = if known.scalar { vec![] } else { vec![values.len() as i64] };
     let literal = Literal::new(tensor.elem, dims.clone(), bytes);
-    let name = constant_name(m, op);
+    let name = constant_name(m, op, result);
     let new = NewGlobal {
         name: &name,
         role: Role::Const,

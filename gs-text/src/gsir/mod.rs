@@ -24,7 +24,7 @@
 //! global   = ("param" ["frozen"] | ("state" | "const" | "input") ["trainable"]) "@"NAME ":" type ["=" init]
 //! init     = "file" "(" STR "," STR ")" | "splat" "(" element ")" | contents
 //!          | ("uniform" | "normal") "(" "seed" INT "," FLOAT "," FLOAT ")"
-//!          | op "(" ["@"NAME | "_"] {"," ...} ")" [attrs] ["#" INT]         derived; # says which result
+//!          | op "(" ["@"NAME | "_"] {"," ...} ")" [attrs] ["#" INT "/" INT]   derived; #: which result of how many
 //! contents = element (rank 0) | "dense" "(" {element ","} ")" | "hex" "(" STR ")"       packed bytes
 //! element  = number | "inf" | "nan" | HEX (the bits of a float) | BOOL | STR | "(" number "," number ")" (complex)
 //! graph    = "graph" "@"NAME signature body

@@ -10,7 +10,6 @@ use crate::element::{Packer, parse_f32};
 use crate::lexer::TokenKind as K;
 use crate::quote::quoted;
 use crate::span::Span;
-use gs_ir::registry::Arity;
 use gs_ir::{
     AttrSet, Derived, Distribution, ElemType, Fact, FloatBits, GlobalId, Handle, Init, Knowledge, OpKind,
     Role, Sym, TensorType, Type,
@@ -45,11 +44,12 @@ struct PendingDerived {
     attrs: AttrSet,
     operands: Vec<Option<(Sym, Span)>>,
     result: u32,
+    results: u32,
     span: Span,
 }
 
 /// No operation has as many results; a number in a text must not ask for memory without bound.
-const MAX_RESULT: i64 = 4096;
+const MAX_RESULTS: i64 = 4096;
 
 impl Parser<'_, '_, '_, '_> {
     /// `param [frozen] @name : type [= init]`.
@@ -209,17 +209,22 @@ impl Parser<'_, '_, '_, '_> {
         if let Some(name) = opaque {
             attrs.set(gs_ir::OPAQUE_NAME, gs_ir::Attr::str(&name));
         }
-        let result = if self.c.eat(K::Hash) { self.result_number(decl)? } else { 0 };
-        Some(PendingDerived { kind, attrs, operands, result, span: self.c.span_from(start) })
+        let (result, results) = if self.c.eat(K::Hash) { self.result_number(decl)? } else { (0, 1) };
+        Some(PendingDerived { kind, attrs, operands, result, results, span: self.c.span_from(start) })
     }
 
-    fn result_number(&mut self, decl: &gs_ir::OpDecl) -> Option<u32> {
+    /// `1/2`: which result, of how many.
+    fn result_number(&mut self, decl: &gs_ir::OpDecl) -> Option<(u32, u32)> {
         let start = self.c.token();
         let number = self.c.int()?;
-        if (0..MAX_RESULT).contains(&number) && decl.result(number as usize).is_some() {
-            return Some(number as u32);
+        self.c.expect(K::Slash)?;
+        let count = self.c.int()?;
+        let has_all = (1..=MAX_RESULTS).contains(&count) && decl.result(count as usize - 1).is_some();
+        if has_all && (0..count).contains(&number) {
+            return Some((number as u32, count as u32));
         }
-        let d = Diagnostic::error("GS0202", format!("`{}` has no result number {number}", decl.name));
+        let message = format!("`{}` has no result {number} of {count}, counted from 0", decl.name);
+        let d = Diagnostic::error("GS0202", message);
         let span = self.c.span_from(start);
         self.c.error(d.label(span, ""));
         None
@@ -282,8 +287,8 @@ impl Parser<'_, '_, '_, '_> {
                 },
             }
         }
-        let PendingDerived { kind, attrs, result, .. } = derived;
-        Some(Derived { kind: *kind, attrs: attrs.clone(), operands: operands.into(), result: *result })
+        let &PendingDerived { kind, result, results, .. } = derived;
+        Some(Derived { kind, attrs: derived.attrs.clone(), operands: operands.into(), result, results })
     }
 
     /// Reports a global that does not exist.
@@ -346,13 +351,11 @@ impl Parser<'_, '_, '_, '_> {
         let mut knowledge = Knowledge::new(&self.rw);
         let values = derived.operands.iter().map(|g| g.map(|g| self.rw.global(g).value));
         let facts: Vec<Option<Fact>> = values.map(|v| v.map(|v| knowledge.fact(v))).collect();
-        let count = derived.result as usize + 1;
+        let (place, count) = (derived.result as usize, derived.results as usize);
         match gs_ir::infer::infer_facts(decl, &facts, &derived.attrs, &[], count) {
             Err(e) => self.misfit(decl, &facts, &e.0, *span),
-            // How many results there are together is not said, and the types may depend on that.
-            Ok(_) if decl.results.last().is_some_and(|r| r.arity == Arity::Variadic) => {}
             Ok(results) => {
-                if let Some(fact) = results.into_iter().nth(count - 1) {
+                if let Some(fact) = results.into_iter().nth(place) {
                     let what = format!("`@{}`", self.rw.str(pending.name));
                     self.check_type(&what, &pending.ty, pending.ty_span, &fact.ty, decl.name);
                 }

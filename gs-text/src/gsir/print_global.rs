@@ -128,9 +128,11 @@ impl Printer<'_, '_> {
         }
         self.buf.push(')');
         push_attrs(&mut self.buf, &self.symbols, decl, &derived.attrs);
-        if derived.result != 0 {
+        if (derived.result, derived.results) != (0, 1) {
             self.buf.push_str(" #");
             push_int(&mut self.buf, i64::from(derived.result));
+            self.buf.push('/');
+            push_int(&mut self.buf, i64::from(derived.results));
         }
     }
 }

@@ -150,7 +150,14 @@ impl Builder<'_> {
         let operands = operands.collect::<Vec<_>>().into();
         let kind = self.registry.kind("opaque").unwrap();
         let attrs = self.opaque_attrs();
-        Init::Derived(Derived { kind, attrs, operands, result: self.rng.below(3) as u32 })
+        let result = self.rng.below(3) as u32;
+        Init::Derived(Derived {
+            kind,
+            attrs,
+            operands,
+            result,
+            results: result + 1 + self.rng.below(2) as u32,
+        })
     }
 
     // ---- graphs ----
