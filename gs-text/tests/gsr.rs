@@ -29,7 +29,7 @@ rule codes(2) lists
   => (concat(each $q, $s: $q, $s) {..$c, axis = [1, $k, nan]}, each $v in split($a): neg($v), $a?, none, $q...)
 
 rule real choice
-  $y:((neg([relu | clip {max = 6.0}]?@a(($x | exp($x)))) | max(_...)))
+  $y:(neg([relu | clip {max = 6.0}]?@a(($x | exp($x)))) | max(_...))
   <=> $x
 
 insert ranges

@@ -205,9 +205,12 @@ fn pattern(out: &mut String, p: &Pattern) {
         PatternKind::Op(op) => op_pattern(out, op),
         PatternKind::Bound(n, inner) => {
             var(out, &n.text);
-            out.push_str(":(");
+            out.push(':');
+            // Alternatives bring their own.
+            let bare = matches!(inner.kind, PatternKind::Alt(_));
+            out.push_str(if bare { "" } else { "(" });
             pattern(out, inner);
-            out.push(')');
+            out.push_str(if bare { "" } else { ")" });
         }
         PatternKind::Alt(all) => {
             out.push('(');
