@@ -5,7 +5,7 @@ use crate::data::{DType, Dataset, NamedArray, Picture, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{DataError, DataSource, Field, Tensor};
 use gs_ir::{Dim, ElemType, Literal, Module};
-use gs_runtime::train::{Pick, TrainingData};
+use gs_runtime::trainer::{Pick, TrainingData};
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use gs_eval::DataSource;
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassManager, Pipeline, Step};
 use gs_passes::training::drop_training;
-use gs_runtime::train::{
+use gs_runtime::trainer::{
     Augment, Checkpoint, CheckpointError, Next, StepDone, TrainError, TrainOptions, Trainer,
 };
 use gs_text::output::atomic_write;

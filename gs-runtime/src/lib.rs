@@ -6,7 +6,7 @@
 
 pub mod kernels;
 mod plan;
-pub mod train;
+pub mod trainer;
 
 pub use plan::{PlanReport, RuntimePlan, Why};
 

@@ -6,7 +6,7 @@ use gs_opt::cli::PreprocessArgs;
 use gs_opt::source::Samples;
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
 use gs_runtime::Runtime;
-use gs_runtime::train::{Augment, Checkpoint, Next, TrainError, TrainOptions, Trainer};
+use gs_runtime::trainer::{Augment, Checkpoint, Next, TrainError, TrainOptions, Trainer};
 use gs_tests::tool::{gs_opt, refuses, succeeds};
 use std::fs;
 use std::path::Path;
