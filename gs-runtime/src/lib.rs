@@ -6,9 +6,11 @@
 
 pub mod kernels;
 mod plan;
+mod train;
 pub mod trainer;
 
 pub use plan::{PlanReport, RuntimePlan, Why};
+pub use train::{Spent, StepOutput, TrainPlan};
 
 use gs_eval::{Evaluator, ExecError, Executor, Plan, TensorSpec};
 use gs_ir::{GraphId, Module, ValueId};
@@ -57,6 +59,20 @@ impl Runtime {
         taps: &[ValueId],
     ) -> Result<RuntimePlan<'a>, ExecError> {
         RuntimePlan::new(self, module, graph, inputs, taps)
+    }
+
+    /// Plans a graph for training steps: what it stores stays in the plan. See [`TrainPlan`].
+    ///
+    /// # Errors
+    /// As [`Executor::prepare`].
+    pub fn train_plan<'a>(
+        &'a self,
+        module: &'a Module,
+        graph: GraphId,
+        inputs: &[TensorSpec],
+        taps: &[ValueId],
+    ) -> Result<TrainPlan<'a>, ExecError> {
+        TrainPlan::new(self, module, graph, inputs, taps)
     }
 
     pub(crate) fn kernels(&self) -> Kernels {

@@ -25,8 +25,10 @@ mod layout;
 mod linear;
 mod map;
 mod memory;
+mod optimiser;
 mod peak;
 mod pool;
+mod pool_grad;
 mod quant;
 mod requant;
 mod shape;
@@ -58,11 +60,13 @@ pub use isa::{Isa, Kernels};
 pub use layout::{to_channels_first, to_channels_last};
 pub use linear::{LinearF32, LinearQ, LinearShape, WeightOrder};
 pub use memory::{Scratch, bytes_of, bytes_of_mut};
+pub use optimiser::{AdamW, Sgd, adamw, sgd};
 pub use peak::{Peak, measure_peak};
 pub use pool::{
     PoolShape, average_pool, global_average_pool, max_pool, max_pool_codes, qlinear_average_pool,
     qlinear_global_average_pool,
 };
+pub use pool_grad::{average_pool_grad, max_pool_grad, spread_channels};
 pub use quant::{code_table, dequantize, lookup, qlinear_add, qlinear_mul, quantize};
 pub use requant::QWeights;
 pub use shape::{ConvShape, Halo, ImageLayout};

@@ -48,7 +48,7 @@ impl PoolShape {
         ImageLayout { h, w, c: self.x.c, halo: self.y_halo }
     }
 
-    fn window(&self, axis: usize) -> Window {
+    pub(super) fn window(&self, axis: usize) -> Window {
         let image = if axis == 0 { self.x.h } else { self.x.w };
         let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
         let (pad, end) = (self.pads[axis], self.pads[axis + 2]);
@@ -62,7 +62,7 @@ impl PoolShape {
         window
     }
 
-    fn check(&self, x: usize, y: usize) -> Result<(), KernelError> {
+    pub(super) fn check(&self, x: usize, y: usize) -> Result<(), KernelError> {
         self.x.check()?;
         for axis in 0..2 {
             let image = if axis == 0 { self.x.h } else { self.x.w };
@@ -82,7 +82,7 @@ impl PoolShape {
     }
 
     /// Taps of the window at `output` along `axis` that lie inside the image or its padding.
-    fn counted(&self, axis: usize, output: usize) -> usize {
+    pub(super) fn counted(&self, axis: usize, output: usize) -> usize {
         let window = self.window(axis);
         let padded = window.image + window.pad + self.pads[axis + 2];
         padded.saturating_sub(output * window.stride).div_ceil(window.dilation).min(window.kernel)

@@ -98,7 +98,7 @@ impl<'m> Planner<'m> {
     }
 
     /// The operations that wanted values need, in order.
-    fn needed(&self, graph: GraphId) -> Vec<OpId> {
+    pub(crate) fn needed(&self, graph: GraphId) -> Vec<OpId> {
         let mut live = self.wanted.clone();
         let all: Vec<OpId> = self.module.ops_in(graph).collect();
         let mut ops = Vec::new();
@@ -202,7 +202,7 @@ impl<'m> Planner<'m> {
     }
 
     /// The slot of a value whose first axis counts the samples of the batch.
-    fn slot(&self, value: ValueId) -> Option<Slot> {
+    pub(crate) fn slot(&self, value: ValueId) -> Option<Slot> {
         let ty = self.module.type_of(value).as_tensor()?;
         let code = match ty.elem {
             ElemType::F32 => Code::F32,

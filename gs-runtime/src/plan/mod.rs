@@ -1,17 +1,17 @@
 //! Planned execution of one graph for one batch size.
 
-mod buffer;
-mod build;
+pub(crate) mod buffer;
+pub(crate) mod build;
 mod fuse;
-mod kernel;
+pub(crate) mod kernel;
 mod layout;
-mod moves;
+pub(crate) mod moves;
 mod plain;
-mod recipe;
+pub(crate) mod recipe;
 mod renew;
 mod report;
 mod segment;
-mod slot;
+pub(crate) mod slot;
 
 use crate::Runtime;
 use crate::kernels::KernelError;

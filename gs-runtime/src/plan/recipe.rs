@@ -253,18 +253,18 @@ fn code_type(code: Code) -> Option<CodeType> {
     }
 }
 
-fn pair(v: &[i64]) -> Option<[usize; 2]> {
+pub(crate) fn pair(v: &[i64]) -> Option<[usize; 2]> {
     match v {
         &[a, b] => Some([usize::try_from(a).ok()?, usize::try_from(b).ok()?]),
         _ => None,
     }
 }
 
-fn pair_or_one(attrs: &AttrSet, name: &str) -> Option<[usize; 2]> {
+pub(crate) fn pair_or_one(attrs: &AttrSet, name: &str) -> Option<[usize; 2]> {
     attrs.ints(name).map_or(Some([1, 1]), pair)
 }
 
-fn pads(attrs: &AttrSet) -> Option<[usize; 4]> {
+pub(crate) fn pads(attrs: &AttrSet) -> Option<[usize; 4]> {
     if attrs.str("auto_pad").is_some_and(|s| s != "VALID") {
         return None;
     }

@@ -5,3 +5,4 @@ mod globals;
 mod moves;
 mod plans;
 mod regions;
+mod training;

@@ -1,0 +1,352 @@
+//! Training steps: a graph with `updates`, planned for one batch size and run on whole batches, with what it stores kept
+//! in the plan.
+//!
+//! Where inference takes a few samples through all operations, a training step has to stop for what all samples give
+//! together: the statistics of a batch, the gradients of weights. So values of a batch lie in buffers of the whole batch
+//! (channels last, planned once, shared where lives do not overlap), and the plan is a row of regions, in which chunks of
+//! samples run by themselves, with waves of small work between them. Chunks are fixed and partial sums are added in their
+//! order: any number of threads gives the same bits.
+
+mod buffers;
+mod build;
+mod piece;
+mod profile;
+mod region;
+mod schedule;
+mod state;
+mod wave;
+
+use crate::Runtime;
+use crate::kernels::{KernelError, Scratch};
+use crate::plan::build::Planner;
+use build::Builder;
+use gs_eval::{Bindings, ExecError, Plan, RunOutput, Tap, Tensor, TensorSpec};
+use gs_ir::{GlobalId, GraphId, Module, OpId, ValueId};
+use piece::{BatchValue, Extents, Held, Home, Sums, WholePiece};
+use profile::Clock;
+pub use profile::Spent;
+use region::{Region, Shared};
+use rustc_hash::{FxHashMap, FxHashSet};
+use state::State;
+use std::sync::Mutex;
+use wave::Around;
+
+/// A graph that stores to globals, made ready for steps with batches of one size. What it stores stays in the plan:
+/// [`Self::step`] gives the results, [`Self::global`] what was stored.
+pub struct TrainPlan<'a> {
+    runtime: &'a Runtime,
+    graph: GraphId,
+    specs: Vec<TensorSpec>,
+    planner: Planner<'a>,
+    parts: Parts<'a>,
+    state: State,
+    scratches: Vec<Mutex<Scratch>>,
+    clock: Option<Clock>,
+}
+
+/// What was planned.
+#[derive(Default)]
+struct Parts<'a> {
+    stages: Vec<Stage<'a>>,
+    values: Vec<BatchValue>,
+    buffer_of: Vec<usize>,
+    sums: Vec<Sums>,
+    extents: Vec<Option<Extents>>,
+    home_of: FxHashMap<ValueId, Home>,
+    globals: FxHashMap<GlobalId, Home>,
+    baked: FxHashSet<GlobalId>,
+    inputs: Vec<Home>,
+    results: Vec<Home>,
+    updates: Vec<(GlobalId, Home)>,
+    taps: Vec<(ValueId, Home)>,
+    /// Globals that are read and derived from some that are stored to.
+    derived: Vec<GlobalId>,
+    fallbacks: Vec<OpId>,
+}
+
+enum Stage<'a> {
+    Region(Region),
+    Wave(Vec<Vec<WholePiece<'a>>>),
+}
+
+/// What a step gives: results, and the values that were asked for when the plan was made, in that order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutput {
+    /// The graph's results.
+    pub results: Vec<Tensor>,
+    /// The tapped values.
+    pub taps: Vec<Tensor>,
+}
+
+impl<'a> TrainPlan<'a> {
+    /// Plans a graph.
+    ///
+    /// # Errors
+    /// Where inputs do not fit the graph, an operation cannot be run, or contents of a global cannot be made.
+    pub(crate) fn new(
+        runtime: &'a Runtime,
+        module: &'a Module,
+        graph: GraphId,
+        specs: &[TensorSpec],
+        taps: &[ValueId],
+    ) -> Result<Self, ExecError> {
+        let mut plan = Self {
+            runtime,
+            graph,
+            specs: specs.to_vec(),
+            planner: Planner::new(runtime, module, graph, specs, taps)?,
+            parts: Parts::default(),
+            state: State::default(),
+            scratches: (0..runtime.threads()).map(|_| Mutex::new(Scratch::new())).collect(),
+            clock: None,
+        };
+        plan.make(taps)?;
+        Ok(plan)
+    }
+
+    fn make(&mut self, taps: &[ValueId]) -> Result<(), ExecError> {
+        let module = self.planner.module;
+        let g = module.graph(self.graph);
+        let ops = self.planner.needed(self.graph);
+        let updated = g.updates().map(|u| u.0).collect();
+        let mut builder = Builder::new(&mut self.planner, updated, &ops);
+        let inputs = g.params().iter().map(|&v| builder.input(v)).collect();
+        for &op in &ops {
+            builder.add(op)?;
+        }
+        let results = g.results().map(|v| builder.read_home(v)).collect::<Result<_, _>>()?;
+        let mut updates = Vec::new();
+        for (global, v) in g.updates() {
+            builder.read_home(module.global(global).value)?;
+            updates.push((global, builder.read_home(v)?));
+        }
+        let taps = taps.iter().map(|&v| Ok((v, builder.read_home(v)?))).collect::<Result<_, ExecError>>()?;
+        let drafts = builder.finish();
+        let Builder { values, homes, extents, home_of, globals, baked, sums, fallbacks, .. } = builder;
+        let (buffer_of, lengths) = buffers::share(&drafts, &values);
+        let stages = drafts.into_iter().map(|draft| match draft {
+            schedule::StageDraft::Region(pieces) => Stage::Region(Region::new(pieces, &values, &buffer_of)),
+            schedule::StageDraft::Wave(levels) => Stage::Wave(levels),
+        });
+        let batch = self.planner.batch;
+        self.state = State {
+            buffers: lengths.into_iter().map(|len| vec![0.0; len * batch]).collect(),
+            homes,
+            singles: vec![Vec::new(); sums.len()],
+            doubles: vec![Vec::new(); sums.len()],
+        };
+        let derived = Vec::new();
+        self.parts = Parts {
+            stages: stages.collect(),
+            values,
+            buffer_of,
+            sums,
+            extents,
+            home_of,
+            globals,
+            baked,
+            inputs,
+            results,
+            updates,
+            taps,
+            derived,
+            fallbacks,
+        };
+        self.find_derived()?;
+        self.planner.let_go();
+        Ok(())
+    }
+
+    /// Finds the globals that must follow what is stored.
+    fn find_derived(&mut self) -> Result<(), ExecError> {
+        let stored = self.stored()?;
+        let changed = self.planner.materializer.set(&stored)?;
+        let is_stored = |g: &GlobalId| self.parts.updates.iter().any(|u| u.0 == *g);
+        self.parts.derived =
+            changed.into_iter().filter(|g| self.parts.globals.contains_key(g) && !is_stored(g)).collect();
+        Ok(())
+    }
+
+    /// The contents of the globals that the graph stores to.
+    fn stored(&self) -> Result<Vec<(GlobalId, Tensor)>, ExecError> {
+        self.parts.updates.iter().map(|&(g, _)| Ok((g, self.global(g)?))).collect()
+    }
+
+    /// Runs one step and stores what the graph stores.
+    ///
+    /// # Errors
+    /// Where the inputs are not those that the plan was made for, or an operation fails on these values; what is stored
+    /// may be incomplete then.
+    pub fn step(&mut self, inputs: &[Tensor]) -> Result<StepOutput, ExecError> {
+        self.check(inputs)?;
+        for (&home, tensor) in self.parts.inputs.iter().zip(inputs) {
+            self.state.homes[home] = Held::Tensor(tensor.clone());
+        }
+        let mut symbols = self.planner.symbols.clone();
+        self.run_stages(&mut symbols)?;
+        let results = self.parts.results.iter().map(|&h| self.held(h)).collect::<Result<_, _>>()?;
+        let taps = self.parts.taps.iter().map(|&(_, h)| self.held(h)).collect::<Result<_, _>>()?;
+        self.store()?;
+        Ok(StepOutput { results, taps })
+    }
+
+    /// As [`Self::step`], and says where the time went.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn profile(&mut self, inputs: &[Tensor]) -> Result<(StepOutput, Vec<Spent>), ExecError> {
+        self.clock = Some(Clock::default());
+        let done = self.step(inputs);
+        let spent = self.clock.take().map_or_else(Vec::new, |c| c.read());
+        Ok((done?, spent))
+    }
+
+    fn check(&self, inputs: &[Tensor]) -> Result<(), ExecError> {
+        let params = self.planner.module.graph(self.graph).params();
+        if inputs.len() != params.len() {
+            return Err(ExecError::InputCount { expected: params.len(), found: inputs.len() });
+        }
+        for ((spec, tensor), &p) in self.specs.iter().zip(inputs).zip(params) {
+            let found = TensorSpec::of(tensor);
+            if *spec != found {
+                let name = self.planner.module.str(self.planner.module.value(p).name).to_owned();
+                return Err(ExecError::Input { name, expected: spec.to_string(), found });
+            }
+        }
+        Ok(())
+    }
+
+    fn run_stages(&mut self, symbols: &mut Bindings) -> Result<(), ExecError> {
+        let Self { runtime, planner, parts, state, scratches, clock, .. } = self;
+        let shared = Shared {
+            kernels: planner.kernels,
+            values: &parts.values,
+            sums: &parts.sums,
+            batch: planner.batch,
+            scratches,
+            profile: clock.as_ref(),
+        };
+        let around = Around { extents: &parts.extents, home_of: &parts.home_of, buffer_of: &parts.buffer_of };
+        runtime.pool().install(|| {
+            for stage in &parts.stages {
+                match stage {
+                    Stage::Region(region) => {
+                        region
+                            .run(&shared, state)
+                            .map_err(|e: KernelError| ExecError::Backend(e.to_string()))?;
+                    }
+                    Stage::Wave(levels) => {
+                        for level in levels {
+                            wave::run_level(level, &shared, &around, state, symbols)?;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn held(&self, home: Home) -> Result<Tensor, ExecError> {
+        let dims = self.parts.extents[home].as_ref().map_or(&[][..], |e| &e.dims);
+        self.state.homes[home].tensor(dims).map_err(|e| ExecError::Backend(e.to_string()))
+    }
+
+    /// Stores what was not computed in place.
+    fn store(&mut self) -> Result<(), ExecError> {
+        let mut moved = Vec::new();
+        for &(global, from) in &self.parts.updates {
+            let to = self.parts.globals.get(&global).copied();
+            if let Some(to) = to.filter(|&to| to != from) {
+                moved.push((to, self.held(from)?));
+            }
+        }
+        for (home, tensor) in moved {
+            put(&mut self.state.homes[home], &tensor);
+        }
+        if !self.parts.derived.is_empty() {
+            let stored = self.stored()?;
+            self.planner.materializer.set(&stored)?;
+            self.planner.let_go();
+            self.read_derived()?;
+        }
+        Ok(())
+    }
+
+    fn read_derived(&mut self) -> Result<(), ExecError> {
+        for &global in &self.parts.derived {
+            let tensor = self.planner.materializer.tensor(global)?;
+            if let Some(&home) = self.parts.globals.get(&global) {
+                put(&mut self.state.homes[home], &tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a global holds now. Of a global that the graph neither reads nor stores to, what it held at first.
+    ///
+    /// # Errors
+    /// Contents that cannot be made.
+    pub fn global(&self, global: GlobalId) -> Result<Tensor, ExecError> {
+        match self.parts.globals.get(&global) {
+            Some(&home) => self.held(home),
+            None => Ok(gs_eval::Materializer::with_evaluator(self.planner.module, self.planner.reference)
+                .tensor(global)?),
+        }
+    }
+
+    /// All globals that the graph stores to, in the order in which it does.
+    pub fn updated(&self) -> impl Iterator<Item = GlobalId> + '_ {
+        self.parts.updates.iter().map(|u| u.0)
+    }
+
+    /// Operations that the reference evaluator runs, in order.
+    pub fn fallbacks(&self) -> &[OpId] {
+        &self.parts.fallbacks
+    }
+
+    /// Bytes of the buffers of batch values.
+    pub fn buffer_bytes(&self) -> usize {
+        self.state.buffers.iter().map(|b| b.len() * 4).sum()
+    }
+}
+
+/// Other contents of the same extents.
+fn put(held: &mut Held, tensor: &Tensor) {
+    match (&mut *held, tensor.as_f32()) {
+        (Held::Floats(v), Some(new)) if v.len() == new.len() => v.copy_from_slice(new),
+        _ => *held = Held::Tensor(tensor.clone()),
+    }
+}
+
+impl Plan for TrainPlan<'_> {
+    /// As [`TrainPlan::step`]; what was stored is given, too.
+    fn run(&mut self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<RunOutput, ExecError> {
+        let output = self.step(inputs)?;
+        for (&(value, _), tensor) in self.parts.taps.iter().zip(&output.taps) {
+            tap(value, tensor.view());
+        }
+        Ok(RunOutput { results: output.results, taps: Vec::new(), updates: self.stored()? })
+    }
+
+    fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError> {
+        let mut changed = self.planner.materializer.set(contents)?;
+        changed.retain(|g| self.parts.globals.contains_key(g) || self.parts.baked.contains(g));
+        if changed.iter().any(|g| self.parts.baked.contains(g)) {
+            // Kernels were made from it: all is planned anew, from what globals hold now.
+            let mut stored = self.stored()?;
+            stored.retain(|(g, _)| !changed.contains(g));
+            self.planner.materializer.set(&stored)?;
+            self.planner.let_go();
+            let taps: Vec<ValueId> = self.parts.taps.iter().map(|t| t.0).collect();
+            return self.make(&taps);
+        }
+        self.planner.let_go();
+        for global in changed {
+            let tensor = self.planner.materializer.tensor(global)?;
+            if let Some(&home) = self.parts.globals.get(&global) {
+                put(&mut self.state.homes[home], &tensor);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! What a training step is made of. A *sample piece* computes each sample by itself; between two of them nothing needs to
+//! wait. A *whole piece* needs what all samples together gave: statistics, gradients of weights, steps of the optimiser.
+
+use crate::kernels::{AdamW, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, KernelError, PoolShape, Sgd};
+use crate::plan::kernel::Kernel;
+use crate::plan::slot::Slot;
+use gs_eval::{OpPlan, Tensor};
+use gs_ir::{ElemType, OpId};
+use std::sync::Arc;
+
+/// A value whose first axis counts samples: an index into the plan's batch values.
+pub(super) type Batch = usize;
+/// A value that is no batch: an index into the plan's homes.
+pub(super) type Home = usize;
+/// Sums that each chunk of samples makes for itself: an index into the plan's partial sums.
+pub(super) type Part = usize;
+
+/// What a home holds.
+#[derive(Default)]
+pub(super) enum Held {
+    #[default]
+    Empty,
+    Floats(Vec<f32>),
+    Tensor(Tensor),
+    Conv(Box<ConvF32>),
+    InputGrad(Box<ConvInputGrad>),
+}
+
+impl Held {
+    /// # Errors
+    /// It holds no floats: a defect of the plan.
+    pub(super) fn floats(&self) -> Result<&[f32], KernelError> {
+        match self {
+            Held::Floats(v) => Ok(v),
+            Held::Tensor(t) => t.as_f32().ok_or(KernelError::OutputType),
+            _ => Err(KernelError::OutputType),
+        }
+    }
+
+    /// # Errors
+    /// It holds no floats that can be written: a defect of the plan.
+    pub(super) fn floats_mut(&mut self) -> Result<&mut Vec<f32>, KernelError> {
+        match self {
+            Held::Floats(v) => Ok(v),
+            _ => Err(KernelError::OutputType),
+        }
+    }
+
+    /// # Errors
+    /// It holds packed weights: a defect of the plan.
+    pub(super) fn tensor(&self, dims: &[usize]) -> Result<Tensor, KernelError> {
+        match self {
+            Held::Tensor(t) => Ok(t.clone()),
+            Held::Floats(v) => Tensor::f32s(dims, v.clone()).map_err(|_| KernelError::TooLarge),
+            _ => Err(KernelError::OutputType),
+        }
+    }
+}
+
+/// Type and extents of what a home holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Extents {
+    pub(super) elem: ElemType,
+    pub(super) dims: Vec<usize>,
+}
+
+/// Partial sums: their number, and whether they are `f64`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums {
+    pub(super) len: usize,
+    pub(super) double: bool,
+}
+
+/// A kernel that computes samples by themselves. What it reads is in the order of its operands.
+pub(super) enum Sample {
+    /// From a home.
+    Enter,
+    /// A convolution with the weights of home 0.
+    Conv,
+    /// `dy` to `dx` with the weights of home 0.
+    InputGrad,
+    /// `dy`, `x` to sums.
+    WeightGrad(Arc<ConvWeightGrad>),
+    /// `x` to moments.
+    Moments,
+    /// `x` to sums per channel.
+    ChannelSums,
+    /// The sum of what is read, each scaled and shifted by the next home if it is said so, limited.
+    Sum { affine: Vec<bool>, clip: Clip },
+    /// `dy`, maybe another one that is added, and `y` of a relu.
+    ReluGrad,
+    /// `dy`, `x` to sums; the means are home 0.
+    NormGradSums,
+    /// `dy`, `x` to `dx`; the factors are home 0.
+    NormGradApply,
+    /// `dy` to `dx`.
+    AveragePoolGrad { shape: PoolShape, count_pads: bool },
+    /// `dy`, `x` to `dx`.
+    MaxPoolGrad(PoolShape),
+    /// One number per channel to all pixels, times a factor.
+    Spread(f32),
+    /// To where each element goes; 0 elsewhere.
+    Scatter(Vec<u32>),
+    /// A kernel of inference.
+    Forward(Box<Kernel>),
+}
+
+/// A sample kernel and its operands.
+pub(super) struct SamplePiece {
+    pub(super) op: Option<OpId>,
+    pub(super) kernel: Sample,
+    pub(super) reads: Vec<Batch>,
+    pub(super) write: Option<Batch>,
+    pub(super) homes: Vec<Home>,
+    pub(super) part: Option<Part>,
+}
+
+/// What is done between samples.
+pub(super) enum Whole<'m> {
+    /// A batch value to its home, in the order of files.
+    Leave(Batch),
+    /// Weights (and bias) packed for convolutions.
+    PackConv,
+    /// Weights packed for the gradient of convolutions' inputs.
+    PackInputGrad,
+    /// Numbers per channel repeated to a band.
+    Band,
+    /// Partial sums to the gradient of weights.
+    WeightGrad(Arc<ConvWeightGrad>),
+    /// Moments, scale, bias, old mean and variance to: new mean and variance, the batch's mean and 1 / deviation, scale
+    /// and shift as bands.
+    Moments { epsilon: f64, keep: f64 },
+    /// Sums, scale, mean, 1 / deviation to: gradients of scale and bias, factors as bands. `n` elements of a channel.
+    NormGrad { n: f64 },
+    /// Partial sums to sums.
+    Sums,
+    /// A matrix product.
+    Product(Product),
+    /// A matrix with its axes swapped.
+    Swap { rows: usize },
+    /// Gradient and rate to parameter and momentum; both are read first where they have other homes (reads 2, 3).
+    Sgd(Sgd),
+    /// Gradient, rate and step to parameter and moments; read first where they have other homes (reads 3 to 5).
+    AdamW(AdamW),
+    /// The reference evaluator.
+    Eval(Box<OpPlan<'m>>),
+}
+
+/// `alpha * a * b + beta * c`, either factor perhaps transposed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product {
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) n: usize,
+    pub(super) trans_a: bool,
+    pub(super) trans_b: bool,
+    pub(super) alpha: f32,
+    pub(super) beta: f32,
+}
+
+/// A whole kernel and its operands.
+pub(super) struct WholePiece<'m> {
+    pub(super) op: Option<OpId>,
+    pub(super) kernel: Whole<'m>,
+    pub(super) reads: Vec<Home>,
+    pub(super) writes: Vec<Home>,
+    pub(super) part: Option<Part>,
+}
+
+/// A batch value: how a sample lies.
+pub(super) struct BatchValue {
+    pub(super) slot: Slot,
+}

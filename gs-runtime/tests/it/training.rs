@@ -1,0 +1,254 @@
+//! Training steps against the reference evaluator: loss, results and everything that is stored.
+
+use super::common::{module, runtime};
+use gs_eval::{Evaluator, Executor, Plan, RunOutput, Tensor, TensorSpec};
+use gs_ir::{GlobalId, GraphId, Module};
+use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
+use gs_passes::training::train_graph;
+use gs_runtime::Runtime;
+use gs_runtime::kernels::Kernels;
+
+/// Numbers without pattern, the same each time, from -1 to 1.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as f64 / f64::from(1u32 << 31)) * 2.0 - 1.0
+    }
+
+    fn tensor(&mut self, dims: &[usize]) -> Tensor {
+        let values: Vec<f32> = (0..dims.iter().product()).map(|_| self.next() as f32).collect();
+        Tensor::f32s(dims, values).expect("a tensor")
+    }
+}
+
+/// A network with its training graph.
+fn trained(text: &str, pipeline: &str) -> (Module, GraphId) {
+    let mut module = module(text);
+    let mut registry = PassRegistry::default();
+    gs_passes::passes::register(&mut registry);
+    let manager = PassManager { registry: &registry, verify_each: true };
+    let pipeline = Pipeline::parse(pipeline).expect("a pipeline");
+    let done = manager.run(&pipeline, &mut module, &mut PassContext::default(), &mut |_| {});
+    done.unwrap_or_else(|e| panic!("{text}\n{e}"));
+    let graph = train_graph(&module).expect("@train");
+    (module, graph)
+}
+
+/// Extents of a parameter list such as `2,3,4`.
+fn dims(text: &str) -> Vec<usize> {
+    text.split(',').map(|d| d.parse().expect("a number")).collect()
+}
+
+/// `param` lines; a `+` before the extents asks for positive numbers, which the contents of [`contents`] obey.
+fn params(list: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (name, extents) in list {
+        let role = if name.starts_with("stat") { "const" } else { "param" };
+        let all = extents.trim_start_matches('+').replace(',', ", ");
+        out.push_str(&format!("{role} @{name} : f32[{all}] = splat(0.0)\n"));
+    }
+    out
+}
+
+fn contents(module: &Module, list: &[(&str, &str)]) -> Vec<(GlobalId, Tensor)> {
+    let dice = &mut Dice(7);
+    let one = |&(name, extents): &(&str, &str)| {
+        let global = module.global_named(name).expect("a parameter");
+        let mut tensor = dice.tensor(&dims(extents.trim_start_matches('+')));
+        if extents.starts_with('+') {
+            let v: Vec<f32> = tensor.as_f32().unwrap().iter().map(|v| v.abs() + 0.3).collect();
+            tensor = Tensor::f32s(tensor.dims().to_vec(), v).unwrap();
+        }
+        (global, tensor)
+    };
+    list.iter().map(one).collect()
+}
+
+fn close(got: &Tensor, want: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(got.dims(), want.dims(), "{what}");
+    assert_eq!(got.elem(), want.elem(), "{what}");
+    let (got, want) = (got.to_f64s().unwrap(), want.to_f64s().unwrap());
+    let size = want.iter().fold(0.0f64, |m, v| m.max(v.abs())).max(1e-3);
+    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+        assert!((g - w).abs() <= tolerance * size, "{what}[{i}]: {g} for {w} (largest {size})");
+    }
+}
+
+fn same(got: &RunOutput, want: &RunOutput, module: &Module, tolerance: f64, what: &str) {
+    assert_eq!(got.results.len(), want.results.len());
+    for (i, (a, b)) in got.results.iter().zip(&want.results).enumerate() {
+        close(a, b, tolerance, &format!("{what}: result {i}"));
+    }
+    assert_eq!(got.updates.len(), want.updates.len());
+    for ((g, a), (h, b)) in got.updates.iter().zip(&want.updates) {
+        assert_eq!(g, h);
+        close(a, b, tolerance, &format!("{what}: @{}", module.str(module.global(*g).name)));
+    }
+}
+
+fn inputs(x: &[usize], classes: usize, seed: u64) -> Vec<Tensor> {
+    let dice = &mut Dice(seed);
+    let image = dice.tensor(x);
+    let labels: Vec<i64> = (0..x[0]).map(|_| ((dice.next() + 1.0) * 0.5 * classes as f64) as i64).collect();
+    vec![image, Tensor::i64s([x[0]], labels.iter().map(|l| l % classes as i64).collect::<Vec<_>>()).unwrap()]
+}
+
+/// Three steps of a network, in the runtime's planned executor and step by step in the reference.
+fn check(text: &str, list: &[(&str, &str)], pipeline: &str, x: &[usize], classes: usize) {
+    let (module, graph) = trained(&format!("dims N >= 1\n{}{text}", params(list)), pipeline);
+    let start = contents(&module, list);
+    let evaluator = Evaluator::new();
+    let batches: Vec<Vec<Tensor>> = (0..3).map(|i| inputs(x, classes, 100 + i)).collect();
+    let specs: Vec<TensorSpec> = batches[0].iter().map(TensorSpec::of).collect();
+    let mut reference = evaluator.prepare(&module, graph, &specs, &[]).unwrap();
+    reference.set_globals(&start).unwrap();
+    let mut wanted = Vec::new();
+    for batch in &batches {
+        let output = reference.run(batch, &mut |_, _| {}).unwrap();
+        reference.set_globals(&output.updates).unwrap();
+        wanted.push(output);
+    }
+    // As a plan for inference runs it.
+    let fast = runtime(2);
+    let mut plan = fast.plan(&module, graph, &specs, &[]).unwrap();
+    plan.set_globals(&start).unwrap();
+    for (batch, want) in batches.iter().zip(&wanted) {
+        let output = plan.run(batch, &mut |_, _| {}).unwrap();
+        plan.set_globals(&output.updates).unwrap();
+        same(&output, want, &module, 2e-4, "inference plan");
+    }
+    // As a training plan runs it, with every instruction set and several numbers of threads.
+    for kernels in Kernels::all() {
+        let mut first: Option<RunOutput> = None;
+        for threads in [1, 2, 3] {
+            let fast = Runtime::with_kernels(Some(threads), kernels).unwrap();
+            let mut plan = fast.train_plan(&module, graph, &specs, &[]).unwrap();
+            plan.set_globals(&start).unwrap();
+            let mut last = None;
+            for (batch, want) in batches.iter().zip(&wanted) {
+                let output = plan.run(batch, &mut |_, _| {}).unwrap();
+                same(&output, want, &module, 2e-4, kernels.isa().name());
+                last = Some(output);
+            }
+            let last = last.unwrap();
+            let global = plan.updated().next().unwrap();
+            assert!(plan.global(global).unwrap().same_bits(&last.updates[0].1));
+            match &first {
+                None => first = Some(last),
+                Some(first) => {
+                    let bits = |a: &RunOutput, b: &RunOutput| {
+                        a.updates.iter().zip(&b.updates).all(|(a, b)| a.1.same_bits(&b.1))
+                            && a.results.iter().zip(&b.results).all(|(a, b)| a.same_bits(b))
+                    };
+                    assert!(bits(first, &last), "{} threads give other bits", threads);
+                }
+            }
+        }
+    }
+}
+
+const SGD: &str = "loss,grad,update{lr=0.05, weight_decay=0.01}";
+
+#[test]
+fn a_step_of_a_small_network_is_that_of_the_reference() {
+    let list = [
+        ("w1", "5,3,3,3"),
+        ("g1", "+5"),
+        ("b1", "5"),
+        ("stat_m1", "5"),
+        ("stat_v1", "+5"),
+        ("w2", "18,5,3,3"),
+        ("c2", "18"),
+        ("g2", "+18"),
+        ("b2", "18"),
+        ("stat_m2", "18"),
+        ("stat_v2", "+18"),
+        ("w3", "7,18"),
+        ("c3", "7"),
+    ];
+    let text = "graph @main(%x : f32[N, 3, 9, 7]) -> (%logits : f32[N, 7]) {\n\
+        %1 = conv(%x, @w1) {pads = [1, 1, 1, 1]}\n\
+        %2 = batch_norm(%1, @g1, @b1, @stat_m1, @stat_v1)\n\
+        %3 = relu(%2)\n\
+        %4 = conv(%3, @w2, @c2) {pads = [1, 1, 1, 1], strides = [2, 2]}\n\
+        %5 = batch_norm(%4, @g2, @b2, @stat_m2, @stat_v2)\n\
+        %6 = relu(%5)\n\
+        %7 = global_average_pool(%6)\n\
+        %8 = flatten(%7)\n\
+        %logits = gemm(%8, @w3, @c3) {trans_b = true}\n\
+        return %logits\n}\n";
+    check(text, &list, SGD, &[5, 3, 9, 7], 7);
+    check(text, &list, SGD, &[18, 3, 9, 7], 7);
+}
+
+#[test]
+fn residual_networks_train_with_both_kinds_of_shortcuts() {
+    let list = [
+        ("w1", "16,3,3,3"),
+        ("g1", "+16"),
+        ("b1", "16"),
+        ("stat_m1", "16"),
+        ("stat_v1", "+16"),
+        ("w2", "16,16,3,3"),
+        ("g2", "+16"),
+        ("b2", "16"),
+        ("stat_m2", "16"),
+        ("stat_v2", "+16"),
+        ("w3", "32,16,3,3"),
+        ("g3", "+32"),
+        ("b3", "32"),
+        ("stat_m3", "32"),
+        ("stat_v3", "+32"),
+        ("w4", "32,32,1,1"),
+        ("g4", "+32"),
+        ("b4", "32"),
+        ("stat_m4", "32"),
+        ("stat_v4", "+32"),
+        ("w5", "6,32"),
+        ("c5", "6"),
+    ];
+    let text = "graph @main(%x : f32[N, 3, 8, 8]) -> (%logits : f32[N, 6]) {\n\
+        %1 = conv(%x, @w1) {pads = [1, 1, 1, 1]}\n\
+        %2 = batch_norm(%1, @g1, @b1, @stat_m1, @stat_v1)\n\
+        %3 = relu(%2)\n\
+        %4 = conv(%3, @w2) {pads = [1, 1, 1, 1]}\n\
+        %5 = batch_norm(%4, @g2, @b2, @stat_m2, @stat_v2)\n\
+        %6 = add(%5, %3)\n\
+        %7 = relu(%6)\n\
+        %8 = conv(%7, @w3) {pads = [1, 1, 1, 1], strides = [2, 2]}\n\
+        %9 = batch_norm(%8, @g3, @b3, @stat_m3, @stat_v3)\n\
+        %s = slice(%7) {axes = [2, 3], ends = [2147483647, 2147483647], starts = [0, 0], steps = [2, 2]}\n\
+        %p = pad(%s) {pads = [0, 8, 0, 0, 0, 8, 0, 0]}\n\
+        %10 = add(%9, %p)\n\
+        %11 = relu(%10)\n\
+        %12 = conv(%11, @w4) {strides = [2, 2]}\n\
+        %13 = batch_norm(%12, @g4, @b4, @stat_m4, @stat_v4)\n\
+        %q = max_pool(%11) {kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]}\n\
+        %14 = add(%q, %13)\n\
+        %15 = relu(%14)\n\
+        %16 = average_pool(%15) {kernel_shape = [2, 2]}\n\
+        %17 = flatten(%16)\n\
+        %logits = gemm(%17, @w5, @c5) {trans_b = true}\n\
+        return %logits\n}\n";
+    check(text, &list, SGD, &[17, 3, 8, 8], 6);
+}
+
+#[test]
+fn groups_dilations_and_what_has_no_kernel_train_too() {
+    let list = [("w1", "6,2,3,3"), ("c1", "6"), ("w2", "6,1,3,2"), ("w3", "5,6,2,2"), ("w4", "4,45")];
+    let text = "graph @main(%x : f32[N, 4, 9, 8]) -> (%logits : f32[N, 4]) {\n\
+        %1 = conv(%x, @w1, @c1) {group = 2, pads = [1, 1, 1, 1]}\n\
+        %2 = sigmoid(%1)\n\
+        %3 = conv(%2, @w2) {group = 6, pads = [0, 1, 2, 0], strides = [2, 1]}\n\
+        %4 = clip(%3) {min = -0.4, max = 0.9}\n\
+        %5 = conv(%4, @w3) {dilations = [2, 3], strides = [1, 2], pads = [1, 1, 1, 3]}\n\
+        %6 = average_pool(%5) {kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2], count_include_pad = true}\n\
+        %t = tanh(%6)\n\
+        %7 = flatten(%t)\n\
+        %logits = gemm(%7, @w4) {trans_b = true, alpha = 0.5}\n\
+        return %logits\n}\n";
+    check(text, &list, SGD, &[3, 4, 9, 8], 4);
+    check(text, &list, "loss,grad,update{lr=0.01, optimiser={adamw={}}}", &[3, 4, 9, 8], 4);
+}
