@@ -1,6 +1,6 @@
 //! `gs-opt train` and `gs-opt convert`: training with an algorithm, and the network that is deployed.
 
-use crate::cli::{ConvertArgs, OptimiserArg, ScheduleArg, TrainArgs};
+use crate::cli::{ConvertArgs, Engine as EngineArg, OptimiserArg, ScheduleArg, TrainArgs};
 use crate::eval::score;
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
@@ -8,12 +8,13 @@ use crate::say;
 use crate::source::Samples;
 use crate::{executor, files, passes};
 use gs_algos::algorithm::{self, Algorithm};
-use gs_eval::DataSource;
+use gs_eval::{DataSource, Evaluator, Executor};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassManager, Pipeline, Step};
 use gs_passes::training::drop_training;
+use gs_runtime::Runtime;
 use gs_runtime::trainer::{
-    Augment, Checkpoint, CheckpointError, Next, StepDone, TrainError, TrainOptions, Trainer,
+    Augment, Checkpoint, CheckpointError, Engine, Next, StepDone, TrainError, TrainOptions, Trainer,
 };
 use gs_text::output::atomic_write;
 use serde_json::{Map, Value, json};
@@ -42,9 +43,10 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
     };
     let checkpoint = args.output.join(CHECKPOINT);
     let from = resumed(args, &checkpoint)?;
-    let executor = executor::make(args.engine, args.threads)?;
+    let engine = TrainEngine::make(args.engine, args.threads)?;
+    let executor = engine.executor();
     let mut progress = Progress::new();
-    prepare(args, &mut module, &samples, executor.as_ref(), &mut progress)?;
+    prepare(args, &mut module, &samples, executor, &mut progress)?;
 
     let options = TrainOptions {
         epochs: args.epochs,
@@ -53,7 +55,7 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         augment: Augment { crop: args.crop, flip: args.flip },
         engine: executor::name(args.engine).to_owned(),
     };
-    let mut trainer = Trainer { executor: executor.as_ref(), options, callbacks: callbacks(args)? };
+    let mut trainer = Trainer { engine: engine.engine(), options, callbacks: callbacks(args)? };
     let batches = samples.len().checked_div(args.batch).unwrap_or(0);
     if batches == 0 {
         let error = TrainError::TooFew { samples: samples.len(), batch: args.batch };
@@ -86,7 +88,7 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
     files::write(&module, &trained, false)?;
     say!("trained {} epochs in {:.1} s", args.epochs, began.elapsed().as_secs_f64());
     if let Some(held_out) = held_out {
-        let result = score(&module, executor.as_ref(), &held_out, 64, &mut progress, &mut |_| Ok(()))?;
+        let result = score(&module, executor, &held_out, 64, &mut progress, &mut |_| Ok(()))?;
         progress.finish();
         if let Some(top1) = result.top1() {
             say!("top-1 on {} held-out samples: {:.2} %", held_out.len(), 100.0 * top1);
@@ -98,6 +100,38 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         args.output.display()
     );
     Ok(())
+}
+
+/// The engine that was asked for.
+enum TrainEngine {
+    Fast(Runtime),
+    Reference(Evaluator),
+}
+
+impl TrainEngine {
+    fn make(engine: EngineArg, threads: Option<usize>) -> Outcome<Self> {
+        if threads == Some(0) {
+            return Err(Failure::usage("--threads 0: at least one thread is needed"));
+        }
+        Ok(match engine {
+            EngineArg::Fast => Self::Fast(Runtime::new(threads)?),
+            EngineArg::Reference => Self::Reference(Evaluator::new()),
+        })
+    }
+
+    fn engine(&self) -> Engine<'_> {
+        match self {
+            Self::Fast(runtime) => Engine::Runtime(runtime),
+            Self::Reference(evaluator) => Engine::Executor(evaluator),
+        }
+    }
+
+    fn executor(&self) -> &dyn Executor {
+        match self {
+            Self::Fast(runtime) => runtime,
+            Self::Reference(evaluator) => evaluator,
+        }
+    }
 }
 
 /// The checkpoint to go on from, if that was asked for; a folder with a run in it is not overwritten otherwise.
@@ -149,7 +183,7 @@ fn prepare(
     args: &TrainArgs,
     module: &mut Module,
     samples: &Samples,
-    executor: &dyn gs_eval::Executor,
+    executor: &dyn Executor,
     progress: &mut Progress,
 ) -> Outcome<()> {
     let registry = passes::registry();

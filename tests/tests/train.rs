@@ -6,7 +6,7 @@ use gs_opt::cli::PreprocessArgs;
 use gs_opt::source::Samples;
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
 use gs_runtime::Runtime;
-use gs_runtime::trainer::{Augment, Checkpoint, Next, TrainError, TrainOptions, Trainer};
+use gs_runtime::trainer::{Augment, Checkpoint, Engine, Next, TrainError, TrainOptions, Trainer};
 use gs_tests::tool::{gs_opt, refuses, succeeds};
 use std::fs;
 use std::path::Path;
@@ -83,7 +83,7 @@ fn train_on(
     let data = shapes(&module, samples);
     let runtime = Runtime::new(Some(threads)).expect("threads");
     let options = TrainOptions { epochs, batch: 32, seed: 5, augment, engine: "test".to_owned() };
-    let mut trainer = Trainer { executor: &runtime, options, callbacks: Vec::new() };
+    let mut trainer = Trainer { engine: Engine::Runtime(&runtime), options, callbacks: Vec::new() };
     let (mut losses, mut saved) = (Vec::new(), None);
     trainer
         .run(
@@ -151,7 +151,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     let runtime = Runtime::new(Some(1)).expect("threads");
     let augment = Augment { crop: 2, flip: true };
     let options = TrainOptions { epochs: 2, batch: 32, seed: 6, augment, engine: "test".to_owned() };
-    let mut trainer = Trainer { executor: &runtime, options, callbacks: Vec::new() };
+    let mut trainer = Trainer { engine: Engine::Runtime(&runtime), options, callbacks: Vec::new() };
     let refused = trainer
         .run(&mut module, &data, saved.as_ref(), &mut |_| Next::Go, &mut |_| Ok(()))
         .expect_err("a refusal");

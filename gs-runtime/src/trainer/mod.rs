@@ -8,18 +8,21 @@
 mod checkpoint;
 mod error;
 mod sampling;
+mod steps;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Manifest};
 pub use error::TrainError;
 pub use sampling::{Augment, Pick, TrainingData};
+pub use steps::Engine;
 
 use gs_algos::callback::{Callback, Globals, TrainState};
-use gs_eval::{ExecError, Executor, Field, Plan, Tensor, TensorSpec};
+use gs_eval::{ExecError, Executor, Field, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Init, Module, Rewriter, ValueId};
 use gs_passes::training::train_graph;
 use sampling::Order;
 use std::collections::BTreeMap;
 use std::error::Error;
+use steps::Steps;
 
 /// What a run is asked for.
 #[derive(Clone, Debug)]
@@ -67,7 +70,7 @@ pub enum Next {
 /// Trains modules.
 pub struct Trainer<'e> {
     /// Runs the steps.
-    pub executor: &'e dyn Executor,
+    pub engine: Engine<'e>,
     /// What is asked for.
     pub options: TrainOptions,
     /// Called at the moments of training, in order.
@@ -123,13 +126,13 @@ impl Trainer<'_> {
         let inputs = inputs_of(&names, &first)?;
         let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
         let mut live = Live {
-            plan: self.executor.prepare(module, train, &specs, &[])?,
+            steps: self.engine.prepare(module, train, &specs)?,
             module,
-            contents: BTreeMap::new(),
+            stored: module.graph(train).updates().map(|u| u.0).collect(),
         };
         if let Some(checkpoint) = from {
             checkpoint.fits(&manifest)?;
-            live.set_all(checkpoint.contents(module)?)?;
+            live.steps.set(checkpoint.contents(module)?)?;
             step = checkpoint.step;
         }
         let mut metrics = BTreeMap::new();
@@ -146,15 +149,15 @@ impl Trainer<'_> {
                 let picks = order.picks(at..at + o.batch, &o.augment);
                 let fields = data.gather(&picks)?;
                 let inputs = inputs_of(&names, &fields)?;
-                let output = live.plan.run(&inputs, &mut |_, _| {})?;
-                let loss = output.results.first().and_then(Tensor::to_f64s).and_then(|v| v.first().copied());
+                let before = live.contents()?;
+                let results = live.steps.step(&inputs)?;
+                let loss = results.first().and_then(Tensor::to_f64s).and_then(|v| v.first().copied());
                 let loss = loss.ok_or(TrainError::NoLoss)?;
                 if !loss.is_finite() {
-                    let place = first_astray(self.executor, &live, train, &inputs);
+                    let place = first_astray(self.engine.executor(), module, before, train, &inputs);
                     return Err(TrainError::Astray { step, loss, place });
                 }
-                let accuracy = accuracy(output.results.get(1), &fields);
-                live.set_all(output.updates)?;
+                let accuracy = accuracy(results.get(1), &fields);
                 step += 1;
                 last = Some(loss);
                 self.call(|c, s| c.step_end(s), &mut live, (step, per_epoch, last), &mut metrics)?;
@@ -168,16 +171,16 @@ impl Trainer<'_> {
                 };
                 let next = told(&done);
                 if next != Next::Go {
-                    save(&Checkpoint::of(&manifest, step, &live.contents, module))?;
+                    save(&Checkpoint::of(&manifest, step, &live.contents()?, module))?;
                 }
                 if next == Next::Stop {
-                    return Ok(live.contents);
+                    return Ok(live.contents()?);
                 }
             }
             self.call(|c, s| c.epoch_end(s), &mut live, (step, per_epoch, last), &mut metrics)?;
         }
         self.call(|c, s| c.train_end(s), &mut live, (step, per_epoch, last), &mut metrics)?;
-        Ok(live.contents)
+        Ok(live.contents()?)
     }
 
     fn call(
@@ -204,32 +207,28 @@ impl Trainer<'_> {
     }
 }
 
-/// A plan with the contents that its globals have now.
+/// The steps with what they have stored.
 struct Live<'m> {
-    plan: Box<dyn Plan + 'm>,
+    steps: Box<dyn Steps + 'm>,
     module: &'m Module,
-    /// What training has changed.
-    contents: BTreeMap<GlobalId, Tensor>,
+    /// The globals that the graph stores to.
+    stored: Vec<GlobalId>,
 }
 
 impl Live<'_> {
-    fn set_all(&mut self, contents: Vec<(GlobalId, Tensor)>) -> Result<(), ExecError> {
-        self.plan.set_globals(&contents)?;
-        self.contents.extend(contents);
-        Ok(())
+    /// What the globals hold that the graph stores to.
+    fn contents(&self) -> Result<BTreeMap<GlobalId, Tensor>, ExecError> {
+        self.stored.iter().map(|&g| Ok((g, self.steps.get(g)?))).collect()
     }
 }
 
 impl Globals for Live<'_> {
     fn get(&self, global: GlobalId) -> Result<Tensor, Box<dyn Error + Send + Sync>> {
-        match self.contents.get(&global) {
-            Some(tensor) => Ok(tensor.clone()),
-            None => Ok(gs_eval::Materializer::new(self.module).tensor(global)?),
-        }
+        Ok(self.steps.get(global)?)
     }
 
     fn set(&mut self, global: GlobalId, contents: Tensor) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.set_all(vec![(global, contents)])?)
+        Ok(self.steps.set(vec![(global, contents)])?)
     }
 }
 
@@ -260,11 +259,11 @@ fn accuracy(logits: Option<&Tensor>, fields: &[Field]) -> Option<f64> {
 /// Where the first number that is not finite comes from: the step is run again with every value watched.
 fn first_astray(
     executor: &dyn Executor,
-    live: &Live<'_>,
+    module: &Module,
+    contents: BTreeMap<GlobalId, Tensor>,
     train: GraphId,
     inputs: &[Tensor],
 ) -> Option<String> {
-    let module = live.module;
     let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
     let values: Vec<ValueId> = module
         .ops_in(train)
@@ -272,7 +271,7 @@ fn first_astray(
         .filter(|v| !v.is_none())
         .collect();
     let mut plan = executor.prepare(module, train, &specs, &values).ok()?;
-    let contents: Vec<(GlobalId, Tensor)> = live.contents.iter().map(|(g, t)| (*g, t.clone())).collect();
+    let contents: Vec<(GlobalId, Tensor)> = contents.into_iter().collect();
     plan.set_globals(&contents).ok()?;
     let mut astray = Vec::new();
     // It may fail once numbers are astray; what was seen before counts.
