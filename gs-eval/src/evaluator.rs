@@ -75,7 +75,8 @@ impl Function {
 }
 
 impl Evaluator {
-    /// Native precision, the arithmetic of ONNX Runtime, tensors of up to 2^30 elements, no limit of steps.
+    /// Native precision, the arithmetic of ONNX Runtime, tensors of up to 2^30 elements. Steps are not limited: a loop
+    /// that never ends runs forever. For networks of unknown origin set [`Self::with_limits`].
     pub fn new() -> Self {
         Self {
             precision: Precision::Native,

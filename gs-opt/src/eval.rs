@@ -49,7 +49,7 @@ pub fn run(args: &EvalArgs) -> Outcome<()> {
     if let Some(outputs) = &args.outputs {
         files::check_file("--outputs", outputs)?;
     }
-    let mut module = files::read(&args.model)?;
+    let mut module = files::read_to_run(&args.model)?;
     let target = target(args, &module)?;
     lower(&mut module, &target)?;
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?;

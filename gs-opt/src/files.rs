@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::say;
 use gs_eval::Materializer;
-use gs_ir::{GlobalId, Module, Phase, Registry, Role, TensorData};
+use gs_ir::{GlobalId, Module, OpId, Phase, Registry, Role, TensorData};
 use gs_onnx::{ExportError, ExportOptions, Materialise};
 use gs_passes::target::Target;
 use gs_text::output::{self, OutputError, atomic_write};
@@ -52,16 +52,52 @@ impl Kind {
 /// # Errors
 /// A file that cannot be read or is wrong; several diagnostics where there are several errors.
 pub fn read(path: &Path) -> Outcome<Module> {
+    let module = load(path)?;
+    if Kind::of(path)? == Kind::Onnx {
+        warn_of_opaque(path, &module);
+        warn_of_inputs(path, &module);
+    }
+    Ok(module)
+}
+
+/// Reads a network that is to be run, as [`read`] does.
+///
+/// # Errors
+/// As [`read`], and a node that was kept as it is: it can be converted, but not run.
+pub fn read_to_run(path: &Path) -> Outcome<Module> {
+    let module = load(path)?;
+    if Kind::of(path)? == Kind::Onnx {
+        warn_of_inputs(path, &module);
+    }
+    let ops = module.all_ops();
+    let opaque: Vec<OpId> = ops.into_iter().filter(|&op| module.opaque_name(op).is_some()).collect();
+    if opaque.is_empty() {
+        return Ok(module);
+    }
+    let mut lines: Vec<String> = opaque.iter().take(NAMED).map(|&op| not_run(&module, op)).collect();
+    if opaque.len() > NAMED {
+        lines.push(format!("{} more nodes", opaque.len() - NAMED));
+    }
+    Err(Failure::new(format!("{}: it cannot be run: {}", path.display(), lines.join("\n  "))).help(
+        "a converted file keeps such a node as it is; to run it, correct the file, or make the node of operators that \
+         are known (`gs-opt ops` lists them)",
+    ))
+}
+
+/// Why a node that was kept as it is cannot be run.
+fn not_run(module: &Module, op: OpId) -> String {
+    let entry = module.first_source(op).and_then(|name| module.kept.get(&name));
+    let reason = entry.and_then(|e| e.reason).map_or("no such operator is declared", |r| module.str(r));
+    let name = module.opaque_name(op).unwrap_or_default();
+    format!("node \"{}\" ({name}): {reason}", module.label(op))
+}
+
+fn load(path: &Path) -> Outcome<Module> {
     let mut module = match Kind::of(path)? {
-        Kind::Onnx => {
-            let module = gs_onnx::import_file(path, &Registry::builtin()).map_err(|e| {
-                let (file, text) = (path.display().to_string(), e.to_string());
-                Failure::new(if text.contains(&file) { text } else { format!("{file}: {text}") })
-            })?;
-            warn_of_opaque(path, &module);
-            warn_of_inputs(path, &module);
-            module
-        }
+        Kind::Onnx => gs_onnx::import_file(path, &Registry::builtin()).map_err(|e| {
+            let (file, text) = (path.display().to_string(), e.to_string());
+            Failure::new(if text.contains(&file) { text } else { format!("{file}: {text}") })
+        })?,
         Kind::Gsir => {
             gs_text::read_file(path, &Registry::builtin()).map_err(|e| Failure::new(e.render(style())))?
         }

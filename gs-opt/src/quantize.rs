@@ -39,7 +39,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     if let Some(report) = args.report.as_deref().filter(|r| !files::Kind::is_stream(r)) {
         output::check(report)?;
     }
-    let mut float = files::read(&args.model)?;
+    let mut float = files::read_to_run(&args.model)?;
     let phase = Phase::of(&float);
     if phase != Phase::Float {
         return Err(Failure::new(format!("{}: the network is {phase} already", args.model.display()))

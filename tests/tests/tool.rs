@@ -717,3 +717,33 @@ fn parts_of_a_weight_are_folded() {
     put(dir, "wrong.gsir", out.replace("#2/3", "#3/3"));
     refuses(dir, &["wrong.gsir"], &["GS0202", "no result 3 of 3"]);
 }
+
+/// A standard operator that contradicts itself is kept when a file is converted; who wants to run it is told once.
+#[test]
+fn a_node_that_cannot_be_run_is_named_once() {
+    let folder = folder();
+    let dir = folder.path();
+    let text = network("0.5").replace("conv(%x, @w, _)", "\"ai.onnx::Conv\"(%x, @w)").replace(
+        "f32[2, 3, 1, 1] = dense(0.5, -0.25, 1.0, 0.5, 0.125, -1.0)",
+        "f32[2, 2, 1, 1] = dense(0.5, -0.25, 1.0, 0.5)",
+    );
+    put(
+        dir,
+        "wrong.gsir",
+        text.replace("gsir 1\n", "gsir 1\nonnx {\n  ir_version = 8\n  opset \"\" = 13\n}\n"),
+    );
+    succeeds(dir, &["wrong.gsir", "-o", "wrong.onnx"]);
+    let converted = gs_opt(dir, &["wrong.onnx", "-o", "again.gsir"]);
+    assert_eq!(converted.status, Some(0), "{}", converted.stderr);
+    assert!(converted.stderr.contains("node \"conv\" stays as it is"), "{}", converted.stderr);
+    for file in ["wrong.onnx", "again.gsir"] {
+        for args in [
+            &["eval", file, "--data", "npz:good.npz"][..],
+            &["quantize", file, "--data", "npz:good.npz", "-o", "out.onnx"],
+        ] {
+            refuses(dir, args, &["cannot be run: node \"conv\" (ai.onnx::Conv): operand `x` has 3 channels"]);
+            let said = gs_opt(dir, args).stderr;
+            assert_eq!(said.matches("channels").count(), 1, "{said}");
+        }
+    }
+}
