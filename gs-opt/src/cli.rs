@@ -86,9 +86,9 @@ pub struct PassArgs {
     /// What to show on the way.
     #[command(flatten)]
     pub show: ShowArgs,
-    /// Threads (all processors).
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    /// How networks are run.
+    #[command(flatten)]
+    pub running: RunningArgs,
     /// Seed of everything random.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -130,6 +130,18 @@ pub struct ShowArgs {
     /// If a pass fails, write the module before it and the remaining pipeline here.
     #[arg(long, value_name = "FILE")]
     pub reproducer: Option<PathBuf>,
+}
+
+/// How networks are run.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RunningArgs {
+    /// Threads (all processors).
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Steps of a batch in the reference evaluator, which also runs the loops of the fast engine: a step is about one
+    /// number computed. A network that takes more is refused, since a loop may be endless.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000_000_000)]
+    pub max_steps: u64,
 }
 
 /// Bringing data into the form of the network's input.
@@ -178,9 +190,9 @@ pub struct QuantizeArgs {
     /// Fail if less than this share of the multiply-adds runs in integers (0 to 1).
     #[arg(long, value_name = "F")]
     pub require_coverage: Option<f64>,
-    /// Threads (all processors).
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    /// How networks are run.
+    #[command(flatten)]
+    pub running: RunningArgs,
     /// Say why each quantiser is there.
     #[arg(long)]
     pub remarks: bool,
@@ -227,9 +239,9 @@ pub struct EvalArgs {
     /// Print one JSON object instead of words.
     #[arg(long)]
     pub json: bool,
-    /// Threads (all processors).
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    /// How networks are run.
+    #[command(flatten)]
+    pub running: RunningArgs,
 }
 
 /// Training.

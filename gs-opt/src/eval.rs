@@ -53,7 +53,7 @@ pub fn run(args: &EvalArgs) -> Outcome<()> {
     let target = target(args, &module)?;
     lower(&mut module, &target)?;
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?;
-    let executor = executor::for_module(args.engine, args.threads, &module, &target)?;
+    let executor = executor::for_module(args.engine, args.running, &module, &target)?;
     let names = output_names(&module);
     let mut writer = args.outputs.as_deref().map(NpzWriter::new);
     let mut progress = Progress::new();

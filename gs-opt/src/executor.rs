@@ -1,10 +1,17 @@
 //! What runs networks for the tool.
 
-use crate::cli::Engine;
+use crate::cli::{Engine, RunningArgs};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{Arithmetic, Evaluator, Executor};
 use gs_ir::{Module, Phase};
 use gs_runtime::Runtime;
+
+/// Most elements of a tensor in the reference evaluator.
+const MAX_ELEMENTS: usize = 1 << 30;
+
+fn evaluator(running: RunningArgs) -> Evaluator {
+    Evaluator::new().with_limits(MAX_ELEMENTS, running.max_steps)
+}
 
 /// What runs networks, as far as it decides their last bits.
 pub fn name(engine: Engine) -> &'static str {
@@ -18,13 +25,13 @@ pub fn name(engine: Engine) -> &'static str {
 ///
 /// # Errors
 /// No threads, or none that the operating system starts.
-pub fn make(engine: Engine, threads: Option<usize>) -> Outcome<Box<dyn Executor>> {
-    if threads == Some(0) {
+pub fn make(engine: Engine, running: RunningArgs) -> Outcome<Box<dyn Executor>> {
+    if running.threads == Some(0) {
         return Err(Failure::usage("--threads 0: at least one thread is needed"));
     }
     Ok(match engine {
-        Engine::Fast => Box::new(Runtime::new(threads)?),
-        Engine::Reference => Box::new(Evaluator::new()),
+        Engine::Fast => Box::new(Runtime::new(running.threads)?.with_limits(MAX_ELEMENTS, running.max_steps)),
+        Engine::Reference => Box::new(evaluator(running)),
     })
 }
 
@@ -34,17 +41,17 @@ pub fn make(engine: Engine, threads: Option<usize>) -> Outcome<Box<dyn Executor>
 /// As [`make`]; a target that is not known, or whose arithmetic this engine does not have.
 pub fn for_module(
     engine: Engine,
-    threads: Option<usize>,
+    running: RunningArgs,
     module: &Module,
     target: &str,
 ) -> Outcome<Box<dyn Executor>> {
     if Phase::of(module) != Phase::Deployed {
-        return make(engine, threads);
+        return make(engine, running);
     }
     let arithmetic = gs_algos::targets::find(target)?.arithmetic();
     match engine {
-        Engine::Reference => Ok(Box::new(Evaluator::new().with_arithmetic(arithmetic))),
-        Engine::Fast if arithmetic == Arithmetic::ONNX_RUNTIME_CPU => make(engine, threads),
+        Engine::Reference => Ok(Box::new(evaluator(running).with_arithmetic(arithmetic))),
+        Engine::Fast if arithmetic == Arithmetic::ONNX_RUNTIME_CPU => make(engine, running),
         Engine::Fast => {
             Err(Failure::new(format!(
                 "the fast engine computes integers as ONNX Runtime does; target `{target}` computes them otherwise"
@@ -58,9 +65,9 @@ pub fn for_module(
 ///
 /// # Errors
 /// As [`make`].
-pub fn fastest(threads: Option<usize>, arithmetic: Arithmetic) -> Outcome<Box<dyn Executor>> {
+pub fn fastest(running: RunningArgs, arithmetic: Arithmetic) -> Outcome<Box<dyn Executor>> {
     if arithmetic == Arithmetic::ONNX_RUNTIME_CPU {
-        return make(Engine::Fast, threads);
+        return make(Engine::Fast, running);
     }
-    Ok(Box::new(Evaluator::new().with_arithmetic(arithmetic)))
+    Ok(Box::new(evaluator(running).with_arithmetic(arithmetic)))
 }

@@ -1,5 +1,6 @@
 //! What went wrong, in words for the person at the terminal, with what to do about it.
 
+use gs_eval::OpError;
 use gs_text::output::OutputError;
 use std::fmt;
 
@@ -47,12 +48,18 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What to do where a run took too many steps. Errors that wrap it pass its text on, but hide it as a cause.
+fn help_of_limit(error: &dyn std::error::Error) -> Option<String> {
+    let of_limit = error.to_string().ends_with(&OpError::TooMuchWork.to_string());
+    of_limit.then(|| "if no loop is endless: --max-steps N allows more".to_owned())
+}
+
 /// Any error, as a failure of the input; its causes are in its text already.
 impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let output = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
             .find_map(|e| e.downcast_ref::<OutputError>());
-        let help = output.and_then(OutputError::help);
+        let help = output.and_then(OutputError::help).or_else(|| help_of_limit(&error));
         Self { help, ..Failure::new(error.to_string()) }
     }
 }

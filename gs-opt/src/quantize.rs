@@ -48,7 +48,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     // Text may leave source names out; without them the ledger could not say what became of an operation.
     name_operations(&mut float);
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &float)?;
-    let executor = executor::make(Engine::Fast, args.threads)?;
+    let executor = executor::make(Engine::Fast, args.running)?;
     let mut progress = Progress::new();
 
     let mut module = float.clone();
@@ -61,7 +61,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     report.absorb(lowering.to_integers(&mut integers, &mut context)?);
     print_remarks(&remarks);
     let ledger = Ledger::of(&float, &integers);
-    let runs = [executor, executor::fastest(args.threads, lowering.target.arithmetic())?];
+    let runs = [executor, executor::fastest(args.running, lowering.target.arithmetic())?];
     let ratio = signal_to_noise(&float, &integers, &runs, &samples, &mut progress)?;
     progress.finish();
     if args.format == FormArg::Qdq {

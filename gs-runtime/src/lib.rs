@@ -47,6 +47,13 @@ impl Runtime {
         Ok(Self { kernels, pool, reference: Evaluator::new() })
     }
 
+    /// The same with other limits for what the reference evaluator runs, loops among it: see
+    /// [`Evaluator::with_limits`].
+    pub fn with_limits(mut self, max_elements: usize, max_steps: u64) -> Self {
+        self.reference = self.reference.with_limits(max_elements, max_steps);
+        self
+    }
+
     /// As [`Executor::prepare`], giving a plan that can be looked at.
     ///
     /// # Errors

@@ -747,3 +747,20 @@ fn a_node_that_cannot_be_run_is_named_once() {
         }
     }
 }
+
+/// A loop that never ends is refused at a limit, which can be set.
+#[test]
+fn endless_loops_end_with_an_error() {
+    let folder = folder();
+    let dir = folder.path();
+    let text = "gsir 1\ndims N >= 1\nconst @go : bool[] = true\n\
+        graph @main(%x : f32[N, 3, 8, 8]) -> (%y : f32[N, 3, 8, 8]) {\n  \
+        %0 = loop(_, @go, %x) : f32[N, 3, 8, 8] region body(%i : i64[], %c : bool[], %v : f32[N, 3, 8, 8]) -> \
+        (bool[], f32[N, 3, 8, 8]) {\n    %1 = neg(%v) : f32[N, 3, 8, 8]\n    return %c, %1\n  }\n  return %0\n}\n";
+    put(dir, "endless.gsir", text);
+    for engine in ["fast", "reference"] {
+        let args =
+            ["eval", "endless.gsir", "--data", "npz:good.npz", "--engine", engine, "--max-steps", "100000"];
+        refuses(dir, &args, &["more steps than the limit", "--max-steps N"]);
+    }
+}
