@@ -413,6 +413,84 @@ impl Job for NormApply<'_> {
     }
 }
 
+/// As [`norm_grad_apply`], with `dy` in `dx`.
+///
+/// # Errors
+/// Lengths that do not fit the layout.
+pub fn norm_grad_apply_assign(
+    kernels: Kernels,
+    layout: &ImageLayout,
+    x: &[f32],
+    bands: [&[f32]; 3],
+    dx: &mut [f32],
+) -> Result<(), KernelError> {
+    let band = Band::new(layout.c);
+    check(layout, band, &[("x", x.len()), ("dx", dx.len())])?;
+    check_bands(band, &bands)?;
+    kernels.run(NormAssign { layout, band, x, bands, dx });
+    Ok(())
+}
+
+struct NormAssign<'a> {
+    layout: &'a ImageLayout,
+    band: Band,
+    x: &'a [f32],
+    bands: [&'a [f32]; 3],
+    dx: &'a mut [f32],
+}
+
+impl Job for NormAssign<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        pieces(self.layout, self.band, |at, n| {
+            let (x, dx) = (&self.x[at..at + n], &mut self.dx[at..at + n]);
+            let [a, b, c] = self.bands.map(|b| &b[..n]);
+            for i in 0..n {
+                dx[i] = (dx[i] * a[i] + x[i] * b[i]) + c[i];
+            }
+        });
+    }
+}
+
+/// As [`relu_grad`], with `dy` in `dx`.
+///
+/// # Errors
+/// Lengths that do not fit each other.
+pub fn relu_grad_assign(
+    kernels: Kernels,
+    more: Option<&[f32]>,
+    y: &[f32],
+    dx: &mut [f32],
+) -> Result<(), KernelError> {
+    let Some(more) = more else {
+        return super::map::update(kernels, dx, y, |d, y| if y > 0.0 { d } else { 0.0 });
+    };
+    check_len("dy", dx.len(), more.len())?;
+    check_len("y", dx.len(), y.len())?;
+    kernels.run(MaskedAssign { more, y, dx });
+    Ok(())
+}
+
+struct MaskedAssign<'a> {
+    more: &'a [f32],
+    y: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Job for MaskedAssign<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for ((x, &b), &y) in self.dx.iter_mut().zip(self.more).zip(self.y) {
+            let sum = *x + b;
+            *x = if y > 0.0 { sum } else { 0.0 };
+        }
+    }
+}
+
 /// `dx = dy` (and `more`, if given, added) where `y` is above 0, else 0.
 ///
 /// # Errors

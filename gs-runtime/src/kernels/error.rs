@@ -53,6 +53,9 @@ pub enum KernelError {
     /// A zero point or clamp limit outside the range of its code type, or limits in the wrong order.
     #[error("code {0} is outside the range allowed for it")]
     Code(i32),
+    /// A label that is no class.
+    #[error("label {0} is no class")]
+    Label(i64),
     /// A residual was given where the plan has none, or the other way round.
     #[error("the residual operand and the plan disagree")]
     Residual,

@@ -23,6 +23,7 @@ mod grid;
 mod isa;
 mod layout;
 mod linear;
+mod loss;
 mod map;
 mod memory;
 mod optimiser;
@@ -46,7 +47,8 @@ mod tile;
 mod tests;
 
 pub use channels::{
-    Band, Moments, Term, channel_sums, moments, norm_grad_apply, norm_grad_sums, relu_grad, sum_channels,
+    Band, Moments, Term, channel_sums, moments, norm_grad_apply, norm_grad_apply_assign, norm_grad_sums,
+    relu_grad, relu_grad_assign, sum_channels,
 };
 pub use conv::ConvHalos;
 pub use conv_f32::{Clip, ConvF32, NO_CLIP, RELU};
@@ -59,6 +61,7 @@ pub use grid::{CodeType, Grid, OutGrid, QOutput};
 pub use isa::{Isa, Kernels};
 pub use layout::{to_channels_first, to_channels_last};
 pub use linear::{LinearF32, LinearQ, LinearShape, WeightOrder};
+pub use loss::{cross_entropy_grad_row, cross_entropy_row};
 pub use memory::{Scratch, bytes_of, bytes_of_mut};
 pub use optimiser::{AdamW, Sgd, adamw, sgd};
 pub use peak::{Peak, measure_peak};

@@ -1,37 +1,50 @@
 //! Which batch values share a buffer. Only values of one layout do, so that spare pixels stay 0 once they are, and so that
 //! a chunk's part of a buffer is the same whichever value lies there.
 
-use super::piece::{BatchValue, Whole};
+use super::piece::{BatchValue, SamplePiece, Whole};
 use super::schedule::StageDraft;
 use crate::plan::slot::{Layout, Slot};
 
-/// The buffer of each value, and the elements that each buffer has for one sample.
-pub(super) fn share(stages: &[StageDraft<'_>], values: &[BatchValue]) -> (Vec<usize>, Vec<usize>) {
+/// The buffer of each value, and the elements that each buffer has for one sample. Pieces are told which operand's buffer
+/// their result takes over.
+pub(super) fn share(stages: &mut [StageDraft<'_>], values: &[BatchValue]) -> (Vec<usize>, Vec<usize>) {
     let mut last = vec![(0, 0); values.len()];
-    each(stages, |at, reads, write| {
-        reads.iter().for_each(|&r| last[r] = last[r].max(at));
-        if let Some(w) = write {
-            last[w] = last[w].max(at);
-        }
+    each(stages, |at, reads, piece| {
+        let write = piece.and_then(|p| p.write);
+        reads.iter().copied().chain(write).for_each(|v| last[v] = last[v].max(at));
     });
     let mut buffers: Vec<Slot> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
     let mut buffer_of = vec![usize::MAX; values.len()];
-    each(stages, |at, reads, write| {
-        if let Some(w) = write {
-            let slot = &values[w].slot;
-            let found = free.iter().position(|&b| same(&buffers[b], slot));
-            buffer_of[w] = match found {
-                Some(i) => free.remove(i),
-                None => {
-                    buffers.push(slot.clone());
-                    buffers.len() - 1
-                }
-            };
-        }
-        let mut ending: Vec<usize> = reads.iter().copied().chain(write).filter(|&v| last[v] == at).collect();
+    each(stages, |at, reads, piece| {
+        let mut ending: Vec<usize> = reads.iter().copied().filter(|&v| last[v] == at).collect();
         ending.sort_unstable();
         ending.dedup();
+        if let Some(piece) = piece
+            && let Some(w) = piece.write
+        {
+            let slot = &values[w].slot;
+            let once = |v: usize| reads.iter().filter(|&&r| r == v).count() == 1;
+            let mut could = (0..piece.overwritable()).filter(|&k| {
+                reads.get(k).is_some_and(|&v| ending.contains(&v) && once(v) && same(&values[v].slot, slot))
+            });
+            piece.in_place = could.next();
+            if let Some(k) = piece.in_place {
+                buffer_of[w] = buffer_of[reads[k]];
+                ending.retain(|&v| v != reads[k]);
+            } else {
+                let found = free.iter().position(|&b| same(&buffers[b], slot));
+                buffer_of[w] = match found {
+                    Some(i) => free.remove(i),
+                    None => {
+                        buffers.push(slot.clone());
+                        buffers.len() - 1
+                    }
+                };
+            }
+            // What nothing reads.
+            ending.extend((last[w] == at).then_some(w));
+        }
         free.extend(ending.into_iter().map(|v| buffer_of[v]).filter(|&b| b != usize::MAX));
     });
     (buffer_of, buffers.iter().map(Slot::len).collect())
@@ -45,12 +58,18 @@ fn same(a: &Slot, b: &Slot) -> bool {
     }
 }
 
-/// Calls `f` with the place, the values read and the value written of each piece in order.
-fn each(stages: &[StageDraft<'_>], mut f: impl FnMut((usize, usize), &[usize], Option<usize>)) {
-    for (i, stage) in stages.iter().enumerate() {
+/// Calls `f` with the place and the values read of each piece in order, and with the piece if it is one of samples.
+fn each(
+    stages: &mut [StageDraft<'_>],
+    mut f: impl FnMut((usize, usize), &[usize], Option<&mut SamplePiece>),
+) {
+    for (i, stage) in stages.iter_mut().enumerate() {
         match stage {
             StageDraft::Region(pieces) => {
-                pieces.iter().enumerate().for_each(|(j, p)| f((i, j), &p.reads, p.write));
+                for (j, piece) in pieces.iter_mut().enumerate() {
+                    let reads = piece.reads.clone();
+                    f((i, j), &reads, Some(piece));
+                }
             }
             StageDraft::Wave(levels) => {
                 for (j, piece) in levels.iter().flatten().enumerate() {

@@ -243,7 +243,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         homes: Vec<Home>,
         part: Option<Part>,
     ) {
-        self.schedule.sample(SamplePiece { op, kernel, reads, write, homes, part });
+        self.schedule.sample(SamplePiece { op, kernel, reads, write, homes, part, in_place: None });
     }
 
     fn whole(
@@ -347,6 +347,7 @@ impl<'b, 'm> Builder<'b, 'm> {
             "slice_grad" => Ok(self.slice_grad(op)),
             "gemm" | "matmul" => self.product(op),
             "transpose" => self.swap(op),
+            "cross_entropy" | "cross_entropy_grad" => self.cross_entropy(op),
             "sgd" | "adamw" => self.optimise(op),
             _ => Ok(None),
         }
@@ -776,6 +777,40 @@ impl<'b, 'm> Builder<'b, 'm> {
         let Some(home) = self.make_home(y) else { return Ok(None) };
         let kernel = Whole::Product(Product { m, k, n, trans_a, trans_b, alpha, beta });
         self.whole(Some(op), kernel, reads, vec![home], None);
+        Ok(Some(()))
+    }
+
+    fn cross_entropy(&mut self, op: OpId) -> Result<Found, ExecError> {
+        let backward = self.module.is(op, "cross_entropy_grad");
+        let operands: Option<Vec<ValueId>> =
+            (0..2 + usize::from(backward)).map(|i| self.operand(op, i)).collect();
+        let Some(operands) = operands else { return Ok(None) };
+        let (rows, labels) = (operands[usize::from(backward)], operands[1 + usize::from(backward)]);
+        let Some(dims) = self.f32_dims(rows) else { return Ok(None) };
+        let labels_fit =
+            self.extents_of(labels).is_some_and(|e| e.elem == ElemType::I64 && e.dims == dims[..1]);
+        let &[n, classes] = dims.as_slice() else { return Ok(None) };
+        let results = self.module.op(op).results().to_vec();
+        if !labels_fit || n * classes == 0 {
+            return Ok(None);
+        }
+        let mut reads = Vec::new();
+        for v in operands {
+            reads.push(self.read_home(v)?);
+        }
+        let mut writes = Vec::new();
+        for (i, &v) in results.iter().enumerate() {
+            let len = if i + 1 == results.len() { n * classes } else { 1 };
+            let home = if v.is_none() { Some(self.floats_home(len)) } else { self.make_home(v) };
+            writes.push(home.ok_or(ExecError::Undefined(v))?);
+        }
+        let smoothing = f64::from(self.attrs(op).float("label_smoothing", 0.0));
+        let kernel = if backward {
+            Whole::CrossEntropyGrad { smoothing, classes }
+        } else {
+            Whole::CrossEntropy { smoothing, classes }
+        };
+        self.whole(Some(op), kernel, reads, writes, None);
         Ok(Some(()))
     }
 

@@ -20,7 +20,7 @@ use crate::Runtime;
 use crate::kernels::{KernelError, Scratch};
 use crate::plan::build::Planner;
 use build::Builder;
-use gs_eval::{Bindings, ExecError, Plan, RunOutput, Tap, Tensor, TensorSpec};
+use gs_eval::{Bindings, ExecError, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module, OpId, ValueId};
 use piece::{BatchValue, Extents, Held, Home, Sums, WholePiece};
 use profile::Clock;
@@ -121,9 +121,9 @@ impl<'a> TrainPlan<'a> {
             updates.push((global, builder.read_home(v)?));
         }
         let taps = taps.iter().map(|&v| Ok((v, builder.read_home(v)?))).collect::<Result<_, ExecError>>()?;
-        let drafts = builder.finish();
+        let mut drafts = builder.finish();
         let Builder { values, homes, extents, home_of, globals, baked, sums, fallbacks, .. } = builder;
-        let (buffer_of, lengths) = buffers::share(&drafts, &values);
+        let (buffer_of, lengths) = buffers::share(&mut drafts, &values);
         let stages = drafts.into_iter().map(|draft| match draft {
             schedule::StageDraft::Region(pieces) => Stage::Region(Region::new(pieces, &values, &buffer_of)),
             schedule::StageDraft::Wave(levels) => Stage::Wave(levels),
@@ -165,11 +165,6 @@ impl<'a> TrainPlan<'a> {
         self.parts.derived =
             changed.into_iter().filter(|g| self.parts.globals.contains_key(g) && !is_stored(g)).collect();
         Ok(())
-    }
-
-    /// The contents of the globals that the graph stores to.
-    fn stored(&self) -> Result<Vec<(GlobalId, Tensor)>, ExecError> {
-        self.parts.updates.iter().map(|&(g, _)| Ok((g, self.global(g)?))).collect()
     }
 
     /// Runs one step and stores what the graph stores.
@@ -294,6 +289,40 @@ impl<'a> TrainPlan<'a> {
         }
     }
 
+    /// Lets the following steps begin with other contents of globals, for example those of a checkpoint. What is derived
+    /// from them follows.
+    ///
+    /// # Errors
+    /// Contents that are not of their global's element type and extents; then none of them is set.
+    pub fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError> {
+        let mut changed = self.planner.materializer.set(contents)?;
+        changed.retain(|g| self.parts.globals.contains_key(g) || self.parts.baked.contains(g));
+        self.planner.let_go();
+        if changed.iter().any(|g| self.parts.baked.contains(g)) {
+            // Kernels were made from it: all is planned anew, from what globals hold now.
+            let mut stored = self.stored()?;
+            stored.retain(|(g, _)| !changed.contains(g));
+            self.planner.materializer.set(&stored)?;
+            let taps: Vec<ValueId> = self.parts.taps.iter().map(|t| t.0).collect();
+            return self.make(&taps);
+        }
+        for global in changed {
+            let tensor = self.planner.materializer.tensor(global)?;
+            if let Some(&home) = self.parts.globals.get(&global) {
+                put(&mut self.state.homes[home], &tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the graph stored last, in its order: what a checkpoint keeps.
+    ///
+    /// # Errors
+    /// A defect of the plan.
+    pub fn stored(&self) -> Result<Vec<(GlobalId, Tensor)>, ExecError> {
+        self.parts.updates.iter().map(|&(g, _)| Ok((g, self.global(g)?))).collect()
+    }
+
     /// All globals that the graph stores to, in the order in which it does.
     pub fn updated(&self) -> impl Iterator<Item = GlobalId> + '_ {
         self.parts.updates.iter().map(|u| u.0)
@@ -315,38 +344,5 @@ fn put(held: &mut Held, tensor: &Tensor) {
     match (&mut *held, tensor.as_f32()) {
         (Held::Floats(v), Some(new)) if v.len() == new.len() => v.copy_from_slice(new),
         _ => *held = Held::Tensor(tensor.clone()),
-    }
-}
-
-impl Plan for TrainPlan<'_> {
-    /// As [`TrainPlan::step`]; what was stored is given, too.
-    fn run(&mut self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<RunOutput, ExecError> {
-        let output = self.step(inputs)?;
-        for (&(value, _), tensor) in self.parts.taps.iter().zip(&output.taps) {
-            tap(value, tensor.view());
-        }
-        Ok(RunOutput { results: output.results, taps: Vec::new(), updates: self.stored()? })
-    }
-
-    fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError> {
-        let mut changed = self.planner.materializer.set(contents)?;
-        changed.retain(|g| self.parts.globals.contains_key(g) || self.parts.baked.contains(g));
-        if changed.iter().any(|g| self.parts.baked.contains(g)) {
-            // Kernels were made from it: all is planned anew, from what globals hold now.
-            let mut stored = self.stored()?;
-            stored.retain(|(g, _)| !changed.contains(g));
-            self.planner.materializer.set(&stored)?;
-            self.planner.let_go();
-            let taps: Vec<ValueId> = self.parts.taps.iter().map(|t| t.0).collect();
-            return self.make(&taps);
-        }
-        self.planner.let_go();
-        for global in changed {
-            let tensor = self.planner.materializer.tensor(global)?;
-            if let Some(&home) = self.parts.globals.get(&global) {
-                put(&mut self.state.homes[home], &tensor);
-            }
-        }
-        Ok(())
     }
 }

@@ -113,6 +113,20 @@ pub(super) struct SamplePiece {
     pub(super) write: Option<Batch>,
     pub(super) homes: Vec<Home>,
     pub(super) part: Option<Part>,
+    /// The operand whose buffer the result takes over; what is written is computed from what lies there.
+    pub(super) in_place: Option<usize>,
+}
+
+impl SamplePiece {
+    /// How many of the first operands may be overwritten element by element.
+    pub(super) fn overwritable(&self) -> usize {
+        match self.kernel {
+            // All but the mask.
+            Sample::ReluGrad => self.reads.len() - 1,
+            Sample::NormGradApply => 1,
+            _ => 0,
+        }
+    }
 }
 
 /// What is done between samples.
@@ -138,6 +152,10 @@ pub(super) enum Whole<'m> {
     Product(Product),
     /// A matrix with its axes swapped.
     Swap { rows: usize },
+    /// Logits and labels to the loss and the logarithms of probabilities.
+    CrossEntropy { smoothing: f64, classes: usize },
+    /// `dy`, logarithms of probabilities, labels to the gradient of logits.
+    CrossEntropyGrad { smoothing: f64, classes: usize },
     /// Gradient and rate to parameter and momentum; both are read first where they have other homes (reads 2, 3).
     Sgd(Sgd),
     /// Gradient, rate and step to parameter and moments; read first where they have other homes (reads 3 to 5).

@@ -213,7 +213,9 @@ impl Region {
         places: &[Place],
         (first, at, n): (usize, usize, usize),
     ) -> Option<SmallVec<[&'f [f32]; 3]>> {
-        let found = places.iter().zip(&piece.reads).map(|(&place, &v)| match place {
+        let found = places.iter().zip(&piece.reads).enumerate().map(|(k, (&place, &v))| match place {
+            // It lies where the result is written.
+            _ if piece.in_place == Some(k) => Some(&[][..]),
             Place::Own(i) => own.get(i)?.get(samples(shared, v, at, n)),
             Place::Other(i) => state.buffers.get(i)?.get(samples(shared, v, first + at, n)),
         });
@@ -317,10 +319,19 @@ impl<'c> Call<'c> {
                 kernel.run(self.shared.kernels, self.n, reads, write, outs.scratch)
             }
             Sample::ReluGrad => {
-                let more = if self.reads.len() == 3 { Some(self.read(1)?) } else { None };
-                let (dy, y) = (self.read(0)?, self.read(self.reads.len() - 1)?);
+                let (kernels, y) = (self.shared.kernels, self.read(self.reads.len() - 1)?);
+                let both = self.reads.len() == 3;
                 // Spare pixels are 0 in all of them, and stay so.
-                k::relu_grad(self.shared.kernels, dy, more, y, outs.y)
+                match self.piece.in_place {
+                    Some(k) => {
+                        let more = if both { Some(self.read(1 - k.min(1))?) } else { None };
+                        k::relu_grad_assign(kernels, more, y, outs.y)
+                    }
+                    None => {
+                        let more = if both { Some(self.read(1)?) } else { None };
+                        k::relu_grad(kernels, self.read(0)?, more, y, outs.y)
+                    }
+                }
             }
             _ => (0..self.n).try_for_each(|i| self.run_sample(i, outs)),
         }
@@ -380,9 +391,13 @@ impl<'c> Call<'c> {
                 k::norm_grad_sums(kernels, &image, dy, x, mean, scratch, sums)
             }
             Sample::NormGradApply => {
-                let (dy, x, all) = (of(0)?, of(1)?, band(0)?);
+                let (x, all) = (of(1)?, band(0)?);
                 let (a, rest) = all.split_at(all.len() / 3);
                 let (b, c) = rest.split_at(rest.len() / 2);
+                if self.piece.in_place.is_some() {
+                    return k::norm_grad_apply_assign(kernels, &image, x, [a, b, c], &mut outs.y[at]);
+                }
+                let dy = of(0)?;
                 k::norm_grad_apply(kernels, &image, dy, x, [a, b, c], &mut outs.y[at])
             }
             Sample::AveragePoolGrad { shape, count_pads } => {

@@ -88,6 +88,8 @@ fn whole_name(kernel: &Whole<'_>) -> &'static str {
         Whole::Sums => "channel sums: total",
         Whole::Product(_) => "matrix product",
         Whole::Swap { .. } => "transpose",
+        Whole::CrossEntropy { .. } => "cross_entropy",
+        Whole::CrossEntropyGrad { .. } => "cross_entropy_grad",
         Whole::Sgd(_) | Whole::AdamW(_) => "optimiser",
         Whole::Eval(_) => "evaluator",
     }
@@ -108,6 +110,14 @@ impl Call<'_, '_> {
 
     fn scalar(&self, i: usize) -> Result<f32, KernelError> {
         self.read(i)?.first().copied().ok_or(KernelError::OutputType)
+    }
+
+    fn labels(&self, i: usize) -> Result<&[i64], KernelError> {
+        let home = self.piece.reads.get(i).ok_or(KernelError::OutputType)?;
+        match &self.state.homes[*home] {
+            Held::Tensor(t) => t.as_i64().ok_or(KernelError::OutputType),
+            _ => Err(KernelError::OutputType),
+        }
     }
 
     fn doubles(&self) -> Result<&[f64], KernelError> {
@@ -151,6 +161,24 @@ impl Call<'_, '_> {
                     row.iter().enumerate().for_each(|(j, &v)| y[j * rows + i] = v);
                 }
                 Ok(())
+            }
+            Whole::CrossEntropy { smoothing, classes } => {
+                let [loss, log_prob] = outs else { return Err(KernelError::OutputType) };
+                let (rows, labels) = (self.read(0)?.par_chunks_exact(*classes), self.labels(1)?);
+                let made = log_prob.floats_mut()?.par_chunks_exact_mut(*classes);
+                let losses: Vec<f64> = (rows.zip(made).zip(labels))
+                    .map(|((row, made), &label)| k::cross_entropy_row(row, label, *smoothing, made))
+                    .collect::<Result<_, _>>()?;
+                let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+                fill(loss, |_| mean as f32)
+            }
+            Whole::CrossEntropyGrad { smoothing, classes } => {
+                let (rows, labels) = (self.read(1)?.par_chunks_exact(*classes), self.labels(2)?);
+                let factor = f64::from(self.scalar(0)?) / labels.len() as f64;
+                let made = first(outs)?.par_chunks_exact_mut(*classes);
+                (rows.zip(made).zip(labels)).try_for_each(|((row, made), &label)| {
+                    k::cross_entropy_grad_row(row, label, *smoothing, factor, made)
+                })
             }
             Whole::Sgd(options) => {
                 self.bring(2, outs)?;

@@ -26,14 +26,17 @@ impl Dice {
 /// A network with its training graph.
 fn trained(text: &str, pipeline: &str) -> (Module, GraphId) {
     let mut module = module(text);
+    train(&mut module, pipeline);
+    let graph = train_graph(&module).expect("@train");
+    (module, graph)
+}
+
+fn train(module: &mut Module, pipeline: &str) {
     let mut registry = PassRegistry::default();
     gs_passes::passes::register(&mut registry);
     let manager = PassManager { registry: &registry, verify_each: true };
     let pipeline = Pipeline::parse(pipeline).expect("a pipeline");
-    let done = manager.run(&pipeline, &mut module, &mut PassContext::default(), &mut |_| {});
-    done.unwrap_or_else(|e| panic!("{text}\n{e}"));
-    let graph = train_graph(&module).expect("@train");
-    (module, graph)
+    manager.run(&pipeline, module, &mut PassContext::default(), &mut |_| {}).expect("a training graph");
 }
 
 /// Extents of a parameter list such as `2,3,4`.
@@ -128,7 +131,8 @@ fn check(text: &str, list: &[(&str, &str)], pipeline: &str, x: &[usize], classes
             plan.set_globals(&start).unwrap();
             let mut last = None;
             for (batch, want) in batches.iter().zip(&wanted) {
-                let output = plan.run(batch, &mut |_, _| {}).unwrap();
+                let results = plan.step(batch).unwrap().results;
+                let output = RunOutput { results, taps: Vec::new(), updates: plan.stored().unwrap() };
                 same(&output, want, &module, 2e-4, kernels.isa().name());
                 last = Some(output);
             }
@@ -149,7 +153,7 @@ fn check(text: &str, list: &[(&str, &str)], pipeline: &str, x: &[usize], classes
     }
 }
 
-const SGD: &str = "loss,grad,update{lr=0.05, weight_decay=0.01}";
+const SGD: &str = "loss{label_smoothing=0.1},grad,update{lr=0.05, weight_decay=0.01}";
 
 #[test]
 fn a_step_of_a_small_network_is_that_of_the_reference() {
@@ -251,4 +255,80 @@ fn groups_dilations_and_what_has_no_kernel_train_too() {
         return %logits\n}\n";
     check(text, &list, SGD, &[3, 4, 9, 8], 4);
     check(text, &list, "loss,grad,update{lr=0.01, optimiser={adamw={}}}", &[3, 4, 9, 8], 4);
+}
+
+#[test]
+fn a_label_that_is_no_class_is_an_error_and_the_plan_goes_on() {
+    let list = [("w", "4,6")];
+    let text = "graph @main(%x : f32[N, 6]) -> (%logits : f32[N, 4]) {\n\
+        %logits = gemm(%x, @w) {trans_b = true}\n\
+        return %logits\n}\n";
+    check(text, &list, SGD, &[3, 6], 4);
+    let (module, graph) = trained(&format!("dims N >= 1\n{}{text}", params(&list)), SGD);
+    let mut batch = inputs(&[3, 6], 4, 1);
+    let specs: Vec<TensorSpec> = batch.iter().map(TensorSpec::of).collect();
+    let fast = runtime(2);
+    let mut plan = fast.train_plan(&module, graph, &specs, &[]).unwrap();
+    batch[1] = Tensor::i64s([3], [0, 4, 1]).unwrap();
+    let error = plan.step(&batch).unwrap_err().to_string();
+    assert!(error.contains("label 4 is no class"), "{error}");
+    batch[1] = Tensor::i64s([3], [0, 3, 1]).unwrap();
+    plan.step(&batch).unwrap();
+    assert!(plan.step(&batch[..1]).is_err());
+}
+
+#[test]
+fn constants_that_kernels_were_made_from_can_be_changed_and_values_be_watched() {
+    let list = [("w", "6,3,3,3"), ("v", "4,6"), ("stat_gain", "6,1,1")];
+    let text = "graph @main(%x : f32[N, 3, 5, 5]) -> (%logits : f32[N, 4]) {\n\
+        %1 = conv(%x, @w)\n\
+        %2 = mul(%1, @stat_gain)\n\
+        %3 = relu(%2)\n\
+        %4 = global_average_pool(%3)\n\
+        %5 = flatten(%4)\n\
+        %logits = gemm(%5, @v) {trans_b = true}\n\
+        return %logits\n}\n";
+    check(text, &list, SGD, &[5, 3, 5, 5], 4);
+    let (module, graph) = trained(&format!("dims N >= 1\n{}{text}", params(&list)), SGD);
+    let start = contents(&module, &list);
+    let batch = inputs(&[5, 3, 5, 5], 4, 9);
+    let specs: Vec<TensorSpec> = batch.iter().map(TensorSpec::of).collect();
+    let watched: Vec<gs_ir::ValueId> =
+        module.ops_in(graph).filter(|&op| module.is(op, "relu")).map(|op| module.op(op).result()).collect();
+    let mut reference = Evaluator::new().run(&module, graph, &batch, &watched).unwrap();
+    let fast = runtime(2);
+    let mut plan = fast.train_plan(&module, graph, &specs, &watched).unwrap();
+    let initial = plan.stored().unwrap();
+    let before = plan.step(&batch).unwrap();
+    close(&before.taps[0], &reference.taps[0], 1e-5, "watched");
+    // Back to the beginning, as from a checkpoint.
+    plan.set_globals(&initial).unwrap();
+    plan.set_globals(&start).unwrap();
+    let evaluator = Evaluator::new();
+    let mut slow = evaluator.prepare(&module, graph, &specs, &watched).unwrap();
+    slow.set_globals(&start).unwrap();
+    let mut seen = None;
+    reference = slow.run(&batch, &mut |_, view| seen = view.to_tensor().ok()).unwrap();
+    let after = plan.step(&batch).unwrap();
+    close(&after.taps[0], &seen.unwrap(), 1e-5, "watched");
+    let output = RunOutput { results: after.results, taps: Vec::new(), updates: plan.stored().unwrap() };
+    same(&output, &reference, &module, 2e-4, "other constants");
+}
+
+#[test]
+fn a_step_of_resnet20_is_that_of_the_reference() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/resnet_cifar10/resnet20_bn.onnx");
+    let mut module = gs_onnx::import_file(std::path::Path::new(file), &gs_ir::Registry::builtin()).unwrap();
+    train(&mut module, "loss,grad,update{lr=0.01, weight_decay=0.0001}");
+    let graph = train_graph(&module).unwrap();
+    let batch = inputs(&[3, 3, 32, 32], 10, 5);
+    let specs: Vec<TensorSpec> = batch.iter().map(TensorSpec::of).collect();
+    let want = Evaluator::new().run(&module, graph, &batch, &[]).unwrap();
+    let fast = runtime(2);
+    let mut plan = fast.train_plan(&module, graph, &specs, &[]).unwrap();
+    let convolutions = plan.fallbacks().iter().filter(|&&op| module.op_name(op).starts_with("conv")).count();
+    assert_eq!(convolutions, 0);
+    let results = plan.step(&batch).unwrap().results;
+    let got = RunOutput { results, taps: Vec::new(), updates: plan.stored().unwrap() };
+    same(&got, &want, &module, 1e-4, "resnet20");
 }

@@ -143,6 +143,10 @@ fn passes_with_numbers_per_channel_are_what_they_say() {
                 }
             }
             norm_grad_apply(kernels, &layout, &la, &lb, [&bands[0], &bands[1], &bands[2]], &mut out).unwrap();
+            let mut assigned = la.clone();
+            norm_grad_apply_assign(kernels, &layout, &lb, [&bands[0], &bands[1], &bands[2]], &mut assigned)
+                .unwrap();
+            assert_eq!(inside(&layout, &assigned), inside(&layout, &out));
             let mut sums = vec![0.0; 2 * layout.c];
             norm_grad_sums(kernels, &layout, &la, &lb, &bands[0], &mut Scratch::new(), &mut sums).unwrap();
             let mut want = vec![0.0f64; 2 * layout.c];
@@ -156,7 +160,12 @@ fn passes_with_numbers_per_channel_are_what_they_say() {
             for (got, want) in sums.iter().zip(&want) {
                 assert!((got - want).abs() < 1e-3, "{got} for {want}");
             }
-            relu_grad(kernels, &la, Some(&lb), &ly, &mut out).unwrap();
+            for more in [None, Some(&lb[..])] {
+                relu_grad(kernels, &la, more, &ly, &mut out).unwrap();
+                assigned.copy_from_slice(&la);
+                relu_grad_assign(kernels, more, &ly, &mut assigned).unwrap();
+                assert_eq!(assigned, out);
+            }
             for (i, &got) in inside(&layout, &out).iter().enumerate() {
                 assert_eq!(got, if y[i] > 0.0 { a[i] + b[i] } else { 0.0 });
             }
