@@ -16,6 +16,7 @@ mod conv_input_grad;
 mod conv_q;
 mod conv_weight_grad;
 mod depthwise;
+mod depthwise_grad;
 mod elementwise;
 mod error;
 mod finish;
@@ -28,6 +29,7 @@ mod map;
 mod memory;
 mod optimiser;
 mod peak;
+mod pointwise;
 mod pool;
 mod pool_grad;
 mod quant;
@@ -55,6 +57,7 @@ pub use conv_f32::{Clip, ConvF32, NO_CLIP, RELU};
 pub use conv_input_grad::ConvInputGrad;
 pub use conv_q::ConvQ;
 pub use conv_weight_grad::ConvWeightGrad;
+pub use depthwise_grad::DepthwiseGrad;
 pub use elementwise::{add, add_assign, affine_channels, clip, mul, mul_assign};
 pub use error::KernelError;
 pub use grid::{CodeType, Grid, OutGrid, QOutput};
@@ -65,6 +68,7 @@ pub use loss::{cross_entropy_grad_row, cross_entropy_row};
 pub use memory::{Scratch, bytes_of, bytes_of_mut};
 pub use optimiser::{AdamW, Sgd, adamw, sgd};
 pub use peak::{Peak, measure_peak};
+pub use pointwise::{Binary, Unary};
 pub use pool::{
     PoolShape, average_pool, global_average_pool, max_pool, max_pool_codes, qlinear_average_pool,
     qlinear_global_average_pool,

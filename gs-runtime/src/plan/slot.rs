@@ -97,6 +97,14 @@ impl Slot {
         self.image().map_or(self.count(), |i| i.w * i.c)
     }
 
+    /// Calls `f` with the place of each contiguous piece of a sample in its buffer, as long as it succeeds.
+    pub(crate) fn each_row<E>(
+        &self,
+        mut f: impl FnMut(std::ops::Range<usize>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        (0..self.rows()).try_for_each(|row| f(self.row_start(row)..self.row_start(row) + self.row_len()))
+    }
+
     /// Where an element lies in the buffer, by its row-major index in the sample.
     pub(crate) fn offset(&self, index: usize) -> usize {
         match &self.layout {

@@ -6,8 +6,8 @@ use super::piece::{
 };
 use super::schedule::{Schedule, StageDraft};
 use crate::kernels::{
-    Band, Clip, ConvF32, ConvHalos, ConvInputGrad, ConvShape, ConvWeightGrad, Halo, ImageLayout, Kernels,
-    Moments, NO_CLIP, PoolShape, RELU,
+    Band, Binary, Clip, ConvF32, ConvHalos, ConvInputGrad, ConvShape, ConvWeightGrad, DepthwiseGrad, Halo,
+    ImageLayout, Kernels, Moments, NO_CLIP, PoolShape, RELU, Unary,
 };
 use crate::plan::build::Planner;
 use crate::plan::kernel::Kernel;
@@ -98,7 +98,7 @@ impl<'b, 'm> Builder<'b, 'm> {
                 (1, shape, halo_of(shape.pads))
             }
             "conv_input_grad" => {
-                let shape = self.input_grad_shape(op)?;
+                let shape = self.input_grad_shape(op).filter(|s| !s.is_depthwise())?;
                 (0, shape, ConvInputGrad::halo(&shape))
             }
             _ => return None,
@@ -340,7 +340,15 @@ impl<'b, 'm> Builder<'b, 'm> {
             "add" => Ok(self.add_op(op)),
             "relu" => Ok(self.relu(op)),
             "relu_grad" => Ok(self.relu_grad(op)),
-            "reduce_sum" => Ok(self.reduce_sum(op)),
+            "reduce_sum" => Ok(self.reduce_sum(op).or_else(|| self.sum_pixels(op))),
+            "reduce_mean" => Ok(self.sum_pixels(op)),
+            "sub" => Ok(self.binary(op, Binary::Sub)),
+            "div" => Ok(self.binary(op, Binary::Div)),
+            "clip_grad" => {
+                let attrs = self.attrs(op);
+                let limits = (attrs.float("min", f32::NEG_INFINITY), attrs.float("max", f32::INFINITY));
+                Ok(self.binary(op, Binary::Within(limits.0, limits.1)))
+            }
             "unbroadcast" => Ok(self.unbroadcast(op)),
             "average_pool_grad" | "max_pool_grad" => Ok(self.pool_grad(op)),
             "broadcast" => Ok(self.spread(op)),
@@ -349,7 +357,7 @@ impl<'b, 'm> Builder<'b, 'm> {
             "transpose" => self.swap(op),
             "cross_entropy" | "cross_entropy_grad" => self.cross_entropy(op),
             "sgd" | "adamw" => self.optimise(op),
-            _ => Ok(None),
+            name => Ok(Unary::named(name).and_then(|f| self.unary(op, f))),
         }
     }
 
@@ -456,12 +464,17 @@ impl<'b, 'm> Builder<'b, 'm> {
         };
         let Some(shape) = self.input_grad_shape(op) else { return Ok(None) };
         let (Some(from), Some(to)) = (self.slot(dy), self.slot(dx)) else { return Ok(None) };
-        let Ok(plan) = ConvInputGrad::new(self.kernels, &shape, halo(&from), halo(&to)) else {
-            return Ok(None);
+        let held = if shape.is_depthwise() {
+            DepthwiseGrad::new(self.kernels, &shape, halo(&to), halo(&from))
+                .map(|p| Held::DepthwiseGrad(Box::new(p)))
+        } else {
+            ConvInputGrad::new(self.kernels, &shape, halo(&from), halo(&to))
+                .map(|p| Held::InputGrad(Box::new(p)))
         };
+        let Ok(held) = held else { return Ok(None) };
         let Some(from) = self.read_batch(dy) else { return Ok(None) };
         let weights = self.read_home(w)?;
-        let packed = self.new_home(Held::InputGrad(Box::new(plan)), None);
+        let packed = self.new_home(held, None);
         self.whole(Some(op), Whole::PackInputGrad, vec![weights], vec![packed], None);
         let write = self.make_batch(dx);
         self.sample(Some(op), Sample::InputGrad, vec![from], write, vec![packed], None);
@@ -472,6 +485,15 @@ impl<'b, 'm> Builder<'b, 'm> {
         let (dy, x, dw) = (self.operand(op, 0)?, self.operand(op, 1)?, self.result(op));
         let shape = self.weight_grad_shape(op)?;
         let halos = ConvHalos { x: halo(&self.slot(x)?), y: halo(&self.slot(dy)?), residual: None };
+        if shape.is_depthwise() {
+            let plan = Arc::new(DepthwiseGrad::new(self.kernels, &shape, halos.x, halos.y).ok()?);
+            let reads = vec![self.read_batch(dy)?, self.read_batch(x)?];
+            let part = Some(self.new_part(plan.sums_len(), false));
+            self.sample(Some(op), Sample::DepthwiseWeightGrad(plan.clone()), reads, None, vec![], part);
+            let home = self.make_home(dw)?;
+            self.whole(Some(op), Whole::DepthwiseWeightGrad(plan), vec![], vec![home], part);
+            return Some(());
+        }
         let plan = Arc::new(ConvWeightGrad::new(self.kernels, &shape, &halos).ok()?);
         let reads = vec![self.read_batch(dy)?, self.read_batch(x)?];
         let part = Some(self.new_part(plan.sums_len(), false));
@@ -591,6 +613,41 @@ impl<'b, 'm> Builder<'b, 'm> {
             }
         }
         self.add_sum(y, OpenSum { op, terms, clip: NO_CLIP })
+    }
+
+    fn unary(&mut self, op: OpId, function: Unary) -> Found {
+        let (x, y) = (self.operand(op, 0)?, self.result(op));
+        self.same(&[x, y])?;
+        let reads = vec![self.read_batch(x)?];
+        let write = self.make_batch(y)?;
+        self.sample(Some(op), Sample::Unary(function), reads, Some(write), vec![], None);
+        Some(())
+    }
+
+    fn binary(&mut self, op: OpId, function: Binary) -> Found {
+        let (a, b, y) = (self.operand(op, 0)?, self.operand(op, 1)?, self.result(op));
+        self.same(&[a, b, y])?;
+        let reads = vec![self.read_batch(a)?, self.read_batch(b)?];
+        let write = self.make_batch(y)?;
+        self.sample(Some(op), Sample::Binary(function), reads, Some(write), vec![], None);
+        Some(())
+    }
+
+    /// A sum or a mean over the pixels of an image.
+    fn sum_pixels(&mut self, op: OpId) -> Found {
+        let (x, y) = (self.operand(op, 0)?, self.result(op));
+        let (from, to) = (self.slot(x)?, self.slot(y)?);
+        let image = *from.image()?;
+        let mut axes: Vec<i64> =
+            self.attrs(op).ints("axes")?.iter().map(|&a| if a < 0 { a + 4 } else { a }).collect();
+        axes.sort_unstable();
+        (axes == [2, 3] && to.count() == image.c).then_some(())?;
+        let mean = self.module.is(op, "reduce_mean");
+        let factor = if mean { 1.0 / (image.h * image.w) as f32 } else { 1.0 };
+        let reads = vec![self.read_batch(x)?];
+        let write = self.make_batch(y)?;
+        self.sample(Some(op), Sample::SumPixels(factor), reads, Some(write), vec![], None);
+        Some(())
     }
 
     fn relu(&mut self, op: OpId) -> Found {

@@ -1,7 +1,10 @@
 //! What a training step is made of. A *sample piece* computes each sample by itself; between two of them nothing needs to
 //! wait. A *whole piece* needs what all samples together gave: statistics, gradients of weights, steps of the optimiser.
 
-use crate::kernels::{AdamW, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, KernelError, PoolShape, Sgd};
+use crate::kernels::{
+    AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, KernelError, PoolShape, Sgd,
+    Unary,
+};
 use crate::plan::kernel::Kernel;
 use crate::plan::slot::Slot;
 use gs_eval::{OpPlan, Tensor};
@@ -24,6 +27,7 @@ pub(super) enum Held {
     Tensor(Tensor),
     Conv(Box<ConvF32>),
     InputGrad(Box<ConvInputGrad>),
+    DepthwiseGrad(Box<DepthwiseGrad>),
 }
 
 impl Held {
@@ -81,6 +85,14 @@ pub(super) enum Sample {
     InputGrad,
     /// `dy`, `x` to sums.
     WeightGrad(Arc<ConvWeightGrad>),
+    /// `dy`, `x` to sums, of a depthwise convolution.
+    DepthwiseWeightGrad(Arc<DepthwiseGrad>),
+    /// Element by element.
+    Unary(Unary),
+    /// Element by element.
+    Binary(Binary),
+    /// The sum over the pixels of each channel, times a factor.
+    SumPixels(f32),
     /// `x` to moments.
     Moments,
     /// `x` to sums per channel.
@@ -141,6 +153,8 @@ pub(super) enum Whole<'m> {
     Band,
     /// Partial sums to the gradient of weights.
     WeightGrad(Arc<ConvWeightGrad>),
+    /// The same for depthwise convolutions.
+    DepthwiseWeightGrad(Arc<DepthwiseGrad>),
     /// Moments, scale, bias, old mean and variance to: new mean and variance, the batch's mean and 1 / deviation, scale
     /// and shift as bands.
     Moments { epsilon: f64, keep: f64 },

@@ -235,7 +235,9 @@ fn sample_name(kernel: &Sample) -> &'static str {
         Sample::Enter => "enter",
         Sample::Conv => "conv",
         Sample::InputGrad => "conv_input_grad",
-        Sample::WeightGrad(_) => "conv_weight_grad",
+        Sample::WeightGrad(_) | Sample::DepthwiseWeightGrad(_) => "conv_weight_grad",
+        Sample::Unary(_) | Sample::Binary(_) => "element by element",
+        Sample::SumPixels(_) => "sum of pixels",
         Sample::Moments => "batch_norm_train: moments",
         Sample::ChannelSums => "channel sums",
         Sample::Sum { .. } => "sum, scale, limit",
@@ -351,9 +353,40 @@ impl<'c> Call<'c> {
                 conv.run(x, None, &mut outs.y[at], outs.scratch)
             }
             Sample::InputGrad => {
-                let Held::InputGrad(plan) = self.home(0)? else { return Err(KernelError::OutputType) };
                 let dy = of(0)?;
-                plan.run(dy, &mut outs.y[at])
+                match self.home(0)? {
+                    Held::InputGrad(plan) => plan.run(dy, &mut outs.y[at]),
+                    Held::DepthwiseGrad(plan) => plan.input(dy, &mut outs.y[at]),
+                    _ => Err(KernelError::OutputType),
+                }
+            }
+            Sample::DepthwiseWeightGrad(plan) => {
+                let (dy, x) = (of(0)?, of(1)?);
+                match &mut outs.sums {
+                    Some(Slice::Single(sums)) => plan.weight(dy, x, sums),
+                    _ => Err(KernelError::OutputType),
+                }
+            }
+            Sample::Unary(function) => {
+                let x = of(0)?;
+                let y = &mut outs.y[at];
+                self.slot(0)?.each_row(|row| function.run(kernels, &x[row.clone()], &mut y[row]))
+            }
+            Sample::Binary(function) => {
+                let (a, b) = (of(0)?, of(1)?);
+                let y = &mut outs.y[at];
+                self.slot(0)?
+                    .each_row(|row| function.run(kernels, &a[row.clone()], &b[row.clone()], &mut y[row]))
+            }
+            Sample::SumPixels(factor) => {
+                let mut sums = vec![0.0; image.c];
+                k::channel_sums(kernels, &image, of(0)?, outs.scratch, &mut sums)?;
+                // One pixel, or a row.
+                let to = self.result()?;
+                let y = outs.y[at].get_mut(to.row_start(0)..to.row_start(0) + to.count());
+                let y = y.ok_or(KernelError::OutputType)?;
+                y.iter_mut().zip(&sums).for_each(|(y, s)| *y = *s as f32 * factor);
+                Ok(())
             }
             Sample::WeightGrad(plan) => {
                 let (dy, x) = (of(0)?, of(1)?);

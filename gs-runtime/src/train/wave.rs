@@ -82,7 +82,7 @@ fn whole_name(kernel: &Whole<'_>) -> &'static str {
         Whole::PackConv => "pack weights: conv",
         Whole::PackInputGrad => "pack weights: conv_input_grad",
         Whole::Band => "band",
-        Whole::WeightGrad(_) => "conv_weight_grad: total",
+        Whole::WeightGrad(_) | Whole::DepthwiseWeightGrad(_) => "conv_weight_grad: total",
         Whole::Moments { .. } => "batch_norm_train: total",
         Whole::NormGrad { .. } => "batch_norm_grad: total",
         Whole::Sums => "channel sums: total",
@@ -137,6 +137,7 @@ impl Call<'_, '_> {
             },
             Whole::PackInputGrad => match outs.first_mut() {
                 Some(Held::InputGrad(plan)) => plan.set_weights(self.read(0)?),
+                Some(Held::DepthwiseGrad(plan)) => plan.set_weights(self.read(0)?),
                 _ => Err(KernelError::OutputType),
             },
             Whole::Band => {
@@ -145,6 +146,7 @@ impl Call<'_, '_> {
                 Ok(())
             }
             Whole::WeightGrad(plan) => plan.finish(sums, first(outs)?),
+            Whole::DepthwiseWeightGrad(plan) => plan.finish(sums, first(outs)?),
             Whole::Moments { epsilon, keep } => self.moments(*epsilon, *keep, outs),
             Whole::NormGrad { n } => self.norm_grad(*n, outs),
             Whole::Sums => {

@@ -258,6 +258,35 @@ fn groups_dilations_and_what_has_no_kernel_train_too() {
 }
 
 #[test]
+fn mobile_networks_train() {
+    let list = [
+        ("w1", "20,3,3,3"),
+        ("w2", "20,1,3,3"),
+        ("g2", "+20"),
+        ("b2", "20"),
+        ("stat_m2", "20"),
+        ("stat_v2", "+20"),
+        ("w3", "33,20,1,1"),
+        ("w4", "33,1,5,3"),
+        ("w5", "3,33"),
+    ];
+    let text = "graph @main(%x : f32[N, 3, 9, 11]) -> (%logits : f32[N, 3]) {\n\
+        %1 = conv(%x, @w1) {pads = [1, 1, 1, 1], strides = [2, 2]}\n\
+        %2 = clip(%1) {min = 0.0, max = 1.5}\n\
+        %3 = conv(%2, @w2) {group = 20, pads = [1, 1, 1, 1]}\n\
+        %4 = batch_norm(%3, @g2, @b2, @stat_m2, @stat_v2)\n\
+        %5 = clip(%4) {min = 0.0, max = 6.0}\n\
+        %6 = conv(%5, @w3)\n\
+        %7 = conv(%6, @w4) {group = 33, pads = [2, 1, 2, 1], strides = [2, 2]}\n\
+        %8 = tanh(%7)\n\
+        %9 = sub(%8, %7)\n\
+        %10 = reduce_mean(%9) {axes = [2, 3], keepdims = false}\n\
+        %logits = gemm(%10, @w5) {trans_b = true}\n\
+        return %logits\n}\n";
+    check(text, &list, SGD, &[6, 3, 9, 11], 3);
+}
+
+#[test]
 fn a_label_that_is_no_class_is_an_error_and_the_plan_goes_on() {
     let list = [("w", "4,6")];
     let text = "graph @main(%x : f32[N, 6]) -> (%logits : f32[N, 4]) {\n\

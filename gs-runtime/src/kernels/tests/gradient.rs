@@ -52,6 +52,9 @@ fn gradients_of_convolutions_are_the_sums_of_their_terms() {
             for (&g, &want) in inside(&lx, &got).iter().zip(&dx) {
                 close(g, want, &name);
             }
+            if shape.is_depthwise() {
+                depthwise(kernels, &shape, &halos, (&from_x, &from_dy, &w), (&dx, &dw));
+            }
             let plan = ConvWeightGrad::new(kernels, &shape, &halos).unwrap();
             // Two chunks, the second of two equal images.
             let mut sums = vec![0.0; 2 * plan.sums_len()];
@@ -66,6 +69,33 @@ fn gradients_of_convolutions_are_the_sums_of_their_terms() {
                 close(g, (3.0 * want, 3.0 * size), &name);
             }
         }
+    }
+}
+
+type Sums<'a> = &'a [(f64, f64)];
+
+fn depthwise(
+    kernels: Kernels,
+    shape: &ConvShape,
+    halos: &ConvHalos,
+    (x, dy, w): (&[f32], &[f32], &[f32]),
+    (dx, dw): (Sums<'_>, Sums<'_>),
+) {
+    let (layout, _) = layouts(shape, halos);
+    let name = format!("depthwise, {}, {shape:?}", kernels.isa().name());
+    let mut plan = DepthwiseGrad::new(kernels, shape, halos.x, halos.y).unwrap();
+    plan.set_weights(w).unwrap();
+    let mut got = vec![f32::NAN; layout.len()];
+    plan.input(dy, &mut got).unwrap();
+    for (&g, &want) in inside(&layout, &got).iter().zip(dx) {
+        close(g, want, &name);
+    }
+    let mut sums = vec![0.0; 2 * plan.sums_len()];
+    sums.chunks_mut(plan.sums_len()).for_each(|s| plan.weight(dy, x, s).unwrap());
+    let mut got = vec![f32::NAN; w.len()];
+    plan.finish(&mut sums, &mut got).unwrap();
+    for (&g, &(want, size)) in got.iter().zip(dw) {
+        close(g, (2.0 * want, 2.0 * size), &name);
     }
 }
 
