@@ -3,6 +3,8 @@
 //! [`Runtime`] is an [`Executor`]: it plans a graph for one batch size (which operations kernels run together, what
 //! is fused, where values lie) and runs it with kernels chosen for the processor. What no kernel runs is left to
 //! the reference evaluator, operation by operation. The number of threads never changes a result.
+//!
+//! [`Runtime::train_plan`] plans a graph that stores to globals (a training step) for whole batches; see [`TrainPlan`].
 
 pub mod kernels;
 mod plan;

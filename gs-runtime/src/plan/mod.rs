@@ -6,7 +6,7 @@ mod fuse;
 pub(crate) mod kernel;
 mod layout;
 pub(crate) mod moves;
-mod plain;
+pub(crate) mod plain;
 pub(crate) mod recipe;
 mod renew;
 mod report;

@@ -11,6 +11,7 @@ use crate::kernels::{
 };
 use crate::plan::build::Planner;
 use crate::plan::kernel::Kernel;
+use crate::plan::plain::Plain;
 use crate::plan::recipe::{Recipe, pads, pair, pair_or_one};
 use crate::plan::slot::{Code, Layout, Slot};
 use gs_eval::{ExecError, OpPlan};
@@ -369,13 +370,6 @@ impl<'b, 'm> Builder<'b, 'm> {
         if globals.iter().any(|g| self.updated.contains(g)) || data.results().len() != 1 {
             return Ok(None);
         }
-        let values: Vec<ValueId> =
-            data.present_operands().filter(|&v| self.module.as_global(v).is_none()).collect();
-        let at_hand = |v: &ValueId| self.batch_of.contains_key(v) || self.open.contains_key(v);
-        // What has no batch yet is brought in only for the sake of others that have one.
-        if !values.iter().any(at_hand) && self.module.op_name(op) != "reshape" {
-            return Ok(None);
-        }
         let Ok(draft) = self.planner.draft(op)? else { return Ok(None) };
         if !matches!(draft.recipe, Recipe::Pool { .. } | Recipe::Moves(_) | Recipe::Plain(_)) {
             return Ok(None);
@@ -626,10 +620,38 @@ impl<'b, 'm> Builder<'b, 'm> {
 
     fn binary(&mut self, op: OpId, function: Binary) -> Found {
         let (a, b, y) = (self.operand(op, 0)?, self.operand(op, 1)?, self.result(op));
+        if let Some(found) = self.with_number(op, function, a, b) {
+            return Some(found);
+        }
         self.same(&[a, b, y])?;
         let reads = vec![self.read_batch(a)?, self.read_batch(b)?];
         let write = self.make_batch(y)?;
         self.sample(Some(op), Sample::Binary(function), reads, Some(write), vec![], None);
+        Some(())
+    }
+
+    /// A difference or a quotient with a number that stays as it is: a scale and a shift.
+    fn with_number(&mut self, op: OpId, function: Binary, a: ValueId, b: ValueId) -> Found {
+        let (x, constant) = if self.module.as_global(a).is_some() { (b, a) } else { (a, b) };
+        let global = self.module.as_global(constant).filter(|g| !self.updated.contains(g))?;
+        let slot = self.same(&[x, self.result(op)])?;
+        let dims = self.f32_dims(constant)?;
+        (dims.iter().product::<usize>() == 1 && dims.len() <= slot.dims.len() + 1).then_some(())?;
+        let number = *self.planner.materializer.tensor(global).ok()?.as_f32()?.first()?;
+        let (scale, shift) = match function {
+            Binary::Sub if x == a => (1.0, -number),
+            Binary::Sub => (-1.0, number),
+            Binary::Div if x == a => (1.0 / number, 0.0),
+            _ => return None,
+        };
+        let channels = slot.image().map_or(slot.dims.last().copied().unwrap_or(1), |i| i.c);
+        let plain =
+            Plain::Affine { scale: vec![scale; channels], shift: vec![shift; channels], clip: NO_CLIP };
+        let kernel = Box::new(Kernel::Plain(plain));
+        let reads = vec![self.read_batch(x)?];
+        let write = self.make_batch(self.result(op))?;
+        self.baked.insert(global);
+        self.sample(Some(op), Sample::Forward(kernel), reads, Some(write), vec![], None);
         Some(())
     }
 
