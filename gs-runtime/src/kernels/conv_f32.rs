@@ -32,6 +32,8 @@ pub struct ConvF32 {
     inner: Inner,
     bias: Vec<f32>,
     clip: Clip,
+    /// The weight of each packed word, where weights change often.
+    order: Option<Vec<u32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ impl ConvF32 {
         } else {
             Inner::Tiles(geometry.tile_plan(lanes, 4)?)
         };
-        let mut conv = ConvF32 { kernels, geometry, inner, bias: Vec::new(), clip };
+        let mut conv = ConvF32 { kernels, geometry, inner, bias: Vec::new(), clip, order: None };
         conv.set_weights(weights, bias)?;
         Ok(conv)
     }
@@ -68,6 +70,28 @@ impl ConvF32 {
     /// The shape it was planned for.
     pub fn shape(&self) -> &ConvShape {
         &self.geometry.shape
+    }
+
+    /// As [`Self::new`] for weights that change often: it keeps the order of packing, as much memory as the weights take.
+    /// Weights and bias are zero at first.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn changing(
+        kernels: Kernels,
+        shape: &ConvShape,
+        halos: &ConvHalos,
+        clip: Clip,
+    ) -> Result<ConvF32, KernelError> {
+        shape.check()?;
+        let mut conv = Self::new(kernels, shape, halos, &vec![0.0; shape.weight_len()], None, clip)?;
+        if let Inner::Tiles(plan) = &mut conv.inner
+            && shape.weight_len() < u32::MAX as usize
+        {
+            let taps = Taps::new(shape);
+            conv.order = Some(plan.order(|channel, run, index| taps.weight(channel, run, index)));
+        }
+        Ok(conv)
     }
 
     /// Packs other weights and bias of the same shape, without allocating the packed form again.
@@ -80,10 +104,14 @@ impl ConvF32 {
         let bias = |channel: usize| bias.map_or(0.0, |b| b[channel]);
         match &mut self.inner {
             Inner::Tiles(plan) => {
-                let taps = Taps::new(shape);
-                plan.pack(|channel, run, index| {
-                    taps.weight(channel, run, index).map_or(0, |i| weights[i].to_bits())
-                });
+                if let Some(order) = &self.order {
+                    plan.pack_order(order, weights);
+                } else {
+                    let taps = Taps::new(shape);
+                    plan.pack(|channel, run, index| {
+                        taps.weight(channel, run, index).map_or(0, |i| weights[i].to_bits())
+                    });
+                }
                 self.bias = plan.params(bias);
             }
             Inner::Depthwise(plan) => {

@@ -151,7 +151,7 @@ impl ConvInputGrad {
             let (y, x) = runs[run];
             let (ky, kx) = (rows[y].0, columns[x + index / made].0);
             let out = channel / per_group * made + index % made;
-            ((out * per_group + channel % per_group) * s.kernel[0] + ky) * s.kernel[1] + kx
+            Some(((out * per_group + channel % per_group) * s.kernel[0] + ky) * s.kernel[1] + kx)
         });
         let top = (dy.halo.top as isize + first_row) as usize;
         let left = (dy.halo.left as isize + first_column) as usize;

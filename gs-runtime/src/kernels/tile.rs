@@ -193,9 +193,9 @@ impl TilePlan {
     }
 
     /// The order of packed words: for each the weight that `weight(channel, run, index)` names, counted from 1; 0 where
-    /// there is none.
-    pub(super) fn order(&mut self, weight: impl Fn(usize, usize, usize) -> usize) -> Vec<u32> {
-        self.pack(|channel, run, index| weight(channel, run, index) as u32 + 1);
+    /// there is none. Packed weights are zero afterwards.
+    pub(super) fn order(&mut self, weight: impl Fn(usize, usize, usize) -> Option<usize>) -> Vec<u32> {
+        self.pack(|channel, run, index| weight(channel, run, index).map_or(0, |w| w as u32 + 1));
         let order = self.weights.as_slice().to_vec();
         self.weights.as_mut_slice().fill(0);
         order

@@ -436,10 +436,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         let Some(shape) = self.conv_shape(op, x, w, y) else { return Ok(None) };
         let (Some(xs), Some(ys)) = (self.slot(x), self.slot(y)) else { return Ok(None) };
         let halos = ConvHalos { x: halo(&xs), y: halo(&ys), residual: None };
-        let zeros = vec![0.0; shape.weight_len()];
-        let Ok(conv) = ConvF32::new(self.kernels, &shape, &halos, &zeros, None, NO_CLIP) else {
-            return Ok(None);
-        };
+        let Ok(conv) = ConvF32::changing(self.kernels, &shape, &halos, NO_CLIP) else { return Ok(None) };
         let Some(from) = self.read_batch(x) else { return Ok(None) };
         let mut reads = vec![self.read_home(w)?];
         if let Some(bias) = self.operand(op, 2) {

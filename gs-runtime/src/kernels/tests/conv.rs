@@ -345,3 +345,25 @@ fn what_has_no_meaning_is_refused() {
     assert_eq!(q(grid, &[1.0], out), Some(KernelError::Code(9)));
     assert!(matches!(q(grid, &[1.0; 3], QOutput::Float), Some(KernelError::Length { .. })));
 }
+
+#[test]
+fn a_convolution_whose_weights_change_computes_what_a_new_one_does() {
+    for seed in 0..60 {
+        let rng = &mut Rng::new(seed);
+        let (shape, halos) = (random_shape(rng), ConvHalos::default());
+        let x = rng.floats(shape.h * shape.w * shape.c_in);
+        for kernels in Kernels::all() {
+            let mut changing = ConvF32::changing(kernels, &shape, &halos, RELU).unwrap();
+            for _ in 0..2 {
+                let (w, bias) = (rng.floats(shape.weight_len()), rng.floats(shape.c_out));
+                changing.set_weights(&w, Some(&bias)).unwrap();
+                let new = ConvF32::new(kernels, &shape, &halos, &w, Some(&bias), RELU).unwrap();
+                let (_, ly) = layouts(&shape, &halos);
+                let (mut a, mut b) = (vec![0.0; ly.len()], vec![0.0; ly.len()]);
+                changing.run(&x, None, &mut a, &mut Scratch::new()).unwrap();
+                new.run(&x, None, &mut b, &mut Scratch::new()).unwrap();
+                assert_eq!(a, b, "seed {seed}, {}, {shape:?}", kernels.isa().name());
+            }
+        }
+    }
+}
