@@ -212,7 +212,9 @@ pub enum NodeProblem {
     #[error("it names no operator")]
     NoOperator,
     /// An operand that nothing defines before.
-    #[error("it reads '{0}', which nothing defines before it")]
+    #[error(
+        "it reads '{0}', which nothing defines before it; nodes must be sorted, and must not form a cycle"
+    )]
     UnknownValue(String),
     /// A result whose name is taken.
     #[error("it defines '{0}' a second time")]

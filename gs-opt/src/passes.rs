@@ -35,6 +35,13 @@ pub fn run(args: &PassArgs) -> Outcome<()> {
     let pipeline = Pipeline::parse(&args.pipeline)?;
     let registry = registry();
     registry.make(&pipeline)?;
+    for name in args.show.print_ir_before.iter().chain(&args.show.print_ir_after) {
+        if name != "all" && !pipeline.steps.iter().any(|s| s.name == *name) {
+            let names: Vec<&str> = pipeline.steps.iter().map(|s| s.name.as_str()).collect();
+            return Err(Failure::usage(format!("--print-ir-before/after: `{name}` is not in the pipeline"))
+                .help(format!("all, or one of: {}", names.join(", "))));
+        }
+    }
     let output = args.output.clone().unwrap_or_else(|| "-".into());
     files::check_output(&output)?;
     if let Some(path) = &args.show.reproducer {

@@ -39,6 +39,16 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     if let Some(report) = args.report.as_deref().filter(|r| !files::Kind::is_stream(r)) {
         output::check(report)?;
     }
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if same(&args.model, &args.output) {
+        return Err(Failure::usage(format!("{} is the network itself", args.output.display()))
+            .help("name another file: the float network is lost otherwise"));
+    }
+    if args.report.as_deref().is_some_and(|r| r == args.output) {
+        return Err(
+            Failure::usage("-o and --report name the same file").help("give one of them another name")
+        );
+    }
     let mut float = files::read_to_run(&args.model)?;
     let phase = Phase::of(&float);
     if phase != Phase::Float {
@@ -63,6 +73,10 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let ledger = Ledger::of(&float, &integers);
     let runs = [executor, executor::fastest(args.running, lowering.target.arithmetic())?];
     let ratio = signal_to_noise(&float, &integers, &runs, &samples, &mut progress)?;
+    if let Some((name, _)) = ratio.iter().find(|(_, db)| db.is_nan()) {
+        return Err(Failure::new(format!("output `{name}` is not finite on these samples"))
+            .help("look for infinite or very large weights, and for samples that are not finite"));
+    }
     progress.finish();
     if args.format == FormArg::Qdq {
         lowering.to_qdq_form(&mut integers, &mut PassContext::default());

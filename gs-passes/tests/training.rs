@@ -118,6 +118,10 @@ const BODIES: &[(&[&str], &str)] = &[
         &["2,3", "2,3"],
         "  %y = where(@yes, @a, @b) : f32[2, 3]\n  %z = mul(%y, %y) : f32[2, 3]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
     ),
+    (
+        &["2,3", "2,1"],
+        "  %y = concat(@a, @b) {axis = -1} : f32[2, 4]\n  %z = mul(%y, %y) : f32[2, 4]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
+    ),
     // A value that is read twice.
     (
         &["2,3"],
@@ -257,4 +261,21 @@ fn gradients_go_straight_through_a_quantiser_within_its_range() {
     let graph = train_graph(&m).unwrap();
     let out = Evaluator::new().run(&m, graph, &[], &[]).unwrap().results;
     assert_eq!(out[1].to_f64s().unwrap(), [0.0, 0.0, 3.0, 4.0, 5.0, 0.0]);
+}
+
+#[test]
+fn weights_with_a_norm_folded_in_are_trained() {
+    let mut m = module(
+        "gsir 1\ndims N >= 1\nparam @w : f32[4, 3, 1, 1] = normal(seed 1, 0.0, 0.5)\nparam @g : f32[4] = splat(1.5)\n\
+         param @b : f32[4] = splat(0.25)\nconst @m : f32[4] = splat(0.125)\nconst @v : f32[4] = splat(2.0)\n\
+         graph @main(%x : f32[N, 3, 2, 2]) -> (%y : f32[N, 4]) {\n  \
+         %0 = conv(%x, @w) : f32[N, 4, 2, 2] from \"conv\"\n  \
+         %1 = batch_norm(%0, @g, @b, @m, @v) : f32[N, 4, 2, 2] from \"bn\"\n  \
+         %2 = reduce_mean(%1) {axes = [2, 3], keepdims = false} : f32[N, 4] from \"mean\"\n  return %2\n}\n",
+    );
+    run_pipeline(&mut m, "fold-bn,loss,grad,update{lr=0.1}").unwrap();
+    let train = train_graph(&m).unwrap();
+    let stored: Vec<&str> = m.graph(train).updates().map(|(g, _)| m.str(m.global(g).name)).collect();
+    // The weight, the bias, a momentum for each, the step.
+    assert_eq!(stored.len(), 5, "{stored:?}");
 }

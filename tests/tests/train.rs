@@ -190,6 +190,29 @@ fn the_tool_trains_converts_and_says_what_is_wrong() {
     fails(&["--resume", "--seed", "7"], &["of another run", "seed"]);
     succeeds(dir, &["convert", "run", "-o", "net.onnx"]);
     succeeds(dir, &["eval", "net.onnx", "--data", "shapes:test:64"]);
+    // With quantisers: every layer learns, and what is deployed runs in integers.
+    let args = [
+        "train",
+        "net.gsir",
+        "--data",
+        "shapes:train:96",
+        "--batch",
+        "32",
+        "--algorithm",
+        "simqat",
+        "-o",
+        "q",
+    ];
+    succeeds(dir, &args);
+    succeeds(dir, &["convert", "q", "-o", "q.onnx"]);
+    succeeds(dir, &["eval", "q.onnx", "--data", "shapes:test:64"]);
+    let text = succeeds(dir, &["q.onnx"]);
+    for operator in ["quantize(", "dequantize(", "conv("] {
+        assert!(text.contains(operator), "{text}");
+    }
+    let stored = fs::read_to_string(dir.join("q/trained.gsir")).expect("the trained network");
+    let momenta = stored.lines().filter(|l| l.starts_with("state @") && l.contains(".momentum")).count();
+    assert_eq!(momenta, 6, "two convolutions and a layer, a weight and a bias each:\n{stored}");
     fs::write(dir.join("run/checkpoint.safetensors"), b"\x09\0\0").expect("a file");
     fails(&["--resume"], &["no checkpoint, or not all of one"]);
 }

@@ -121,7 +121,10 @@ fn backward(
         match rules.derive(rewriter, op, &given, &|v| active.contains(&v), At::End(train)) {
             Ok(pairs) => pairs.into_iter().for_each(|(v, g)| parts.entry(v).or_default().push(g)),
             Err(reason) => {
-                without.push(format!("{} \"{}\": {reason}", rewriter.op_name(op), rewriter.label(op)))
+                // Copies stand for no source node; their results are named as those of the originals.
+                let name = results.first().and_then(|r| r.some()).and_then(|r| rewriter.value(r).name.some());
+                let name = name.map_or(rewriter.label(op), |n| rewriter.str(n));
+                without.push(format!("{} \"{name}\": {reason}", rewriter.op_name(op)));
             }
         }
     }

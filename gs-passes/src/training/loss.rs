@@ -1,7 +1,7 @@
 //! `loss`: makes the graph `@train`: the network's operations, the labels, and the loss as first result.
 
 use super::copy::copy_into;
-use super::{TRAIN, train_graph};
+use super::{TRAIN, detach, train_graph};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_ir::{At, Attr, AttrSet, Dim, ElemType, Module, OpKind, Phase, Rewriter, Type, ValueId};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,7 @@ impl Pass for Loss {
         }
         let main = module.main().ok_or("the module has no graph")?;
         let output = self.output_of(module)?;
+        let detached = detach(module, main);
         let mut rewriter = Rewriter::new(module);
         let train = rewriter.add_graph(TRAIN);
         let map = copy_into(&mut rewriter, main, train)?;
@@ -68,7 +69,7 @@ impl Pass for Loss {
         for (name, value) in names.iter().zip(results) {
             rewriter.add_result(train, name, here(value), None);
         }
-        Ok(PassReport::default())
+        Ok(PassReport::counting([("weights that are trained on their own", detached)]))
     }
 }
 

@@ -15,7 +15,7 @@ pub use update::{Optimiser, Update};
 use crate::manager::{PassError, PassRegistry, read_options};
 use crate::rules::build::constant;
 use crate::rules::contents::encode;
-use gs_ir::{ElemType, GlobalId, GraphId, Literal, Module, OpId, Rewriter, Role, ValueId};
+use gs_ir::{ElemType, GlobalId, GraphId, Init, Literal, Module, OpId, Rewriter, Role, ValueId};
 
 /// Adds the passes of this folder.
 pub(crate) fn register(registry: &mut PassRegistry) {
@@ -30,6 +30,46 @@ pub const TRAIN: &str = "train";
 /// The graph of a training step, if there is one.
 pub fn train_graph(module: &Module) -> Option<GraphId> {
     module.entries().iter().copied().find(|&g| module.str(module.graph(g).name) == TRAIN)
+}
+
+/// Makes parameters of what a graph reads that is made of trainable ones (a weight with its batch normalisation folded
+/// in): they begin with those contents and go their own way. How many.
+fn detach(module: &mut Module, graph: GraphId) -> usize {
+    let read: Vec<GlobalId> = {
+        let mut read: Vec<GlobalId> = module
+            .ops_in(graph)
+            .flat_map(|op| module.op(op).present_operands())
+            .chain(module.graph(graph).results())
+            .filter_map(|v| module.as_global(v))
+            .filter(|&g| matches!(module.global(g).init, Init::Derived(_)) && of_trainable(module, g))
+            .collect();
+        read.sort_unstable();
+        read.dedup();
+        read
+    };
+    let mut rewriter = Rewriter::new(module);
+    for &global in &read {
+        rewriter.set_role(global, Role::Param, true);
+    }
+    read.len()
+}
+
+/// Whether the contents of a float global depend on a trainable one.
+fn of_trainable(module: &Module, global: GlobalId) -> bool {
+    let float = module.ty(module.global(global).ty).elem().is_some_and(ElemType::is_float);
+    let mut seen = rustc_hash::FxHashSet::default();
+    let mut pending = vec![global];
+    while let Some(g) = pending.pop().filter(|_| float) {
+        if !seen.insert(g) {
+            continue;
+        }
+        match &module.global(g).init {
+            Init::Derived(d) => pending.extend(d.operands.iter().flatten()),
+            _ if module.global(g).trainable => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Removes the graph of a training step and what only it reads: states of optimisers go, and statistics that training

@@ -249,6 +249,24 @@ pub(super) const TABLE: &[Function] = &[
         |ctx, args| Ok(Some(Attr::Int(extent(ctx, args[0].value()?, args[1].int()?)?))),
     ),
     Function::attr(
+        "extents_along",
+        &[Param::Values, Param::Int],
+        INTS,
+        "the extents of several values along an axis",
+        |ctx, args| {
+            let values = args[0].values()?;
+            let axis = args[1].int()?;
+            let of = |v: &Option<ValueId>| match v {
+                Some(v) => {
+                    let at = index(axis, dims(ctx, *v)?.len())?;
+                    extent(ctx, *v, at as i64)
+                }
+                None => Err("a value is absent".to_owned()),
+            };
+            ints(values.iter().map(of).collect::<Result<_, _>>()?)
+        },
+    ),
+    Function::attr(
         "channel_shape",
         &[Param::Value, Param::Int],
         INTS,

@@ -104,6 +104,15 @@ impl<'a> Arg<'a> {
         }
     }
 
+    /// The values: of a list, or the one.
+    pub fn values(&self) -> Result<Vec<Option<ValueId>>, Refusal> {
+        match self {
+            Arg::Values(all) => Ok(all.to_vec()),
+            Arg::Value(one) => Ok(vec![*one]),
+            _ => Err("values are needed".to_owned()),
+        }
+    }
+
     /// The value, if it is there.
     pub fn optional_value(&self) -> Option<ValueId> {
         match self {
