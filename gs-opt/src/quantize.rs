@@ -15,7 +15,7 @@ use gs_ir::{Module, Phase};
 use gs_passes::manager::{PassContext, PassManager, PassReport, Pipeline, Remark, Step};
 use gs_text::output;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
@@ -129,7 +129,23 @@ fn instrument(
         ..PassContext::default()
     };
     let manager = PassManager { registry: &registry, verify_each: true };
-    let report = manager.run(&pipeline(args), module, &mut context, &mut |_| {})?;
+    let [place, choose] = pipelines(args);
+    let mut report = manager.run(&place, module, &mut context, &mut |_| {})?;
+    if Phase::of(module) == Phase::Float {
+        let reasons: BTreeSet<&str> =
+            module.kept.values().filter_map(|k| k.reason).map(|r| module.str(r)).take(5).collect();
+        let failure = Failure::new(format!(
+            "{}: no operation of it can run in integers on {}",
+            args.model.display(),
+            args.target
+        ));
+        let list: Vec<&str> = reasons.into_iter().collect();
+        return Err(failure.help(match list.is_empty() {
+            true => "`gs-opt targets` shows what the target computes in integers".to_owned(),
+            false => list.join("; "),
+        }));
+    }
+    report.absorb(manager.run(&choose, module, &mut context, &mut |_| {})?);
     print_remarks(&remarks);
     Ok(report)
 }
@@ -141,7 +157,9 @@ fn print_remarks(remarks: &[Remark]) {
 }
 
 /// The passes that the options stand for.
-fn pipeline(args: &QuantizeArgs) -> Pipeline {
+///
+/// The first places quantisers, the second chooses their ranges and freezes them.
+fn pipelines(args: &QuantizeArgs) -> [Pipeline; 2] {
     let step = |name: &str, options: Value| {
         let options = if let Value::Object(o) = options { o } else { Map::new() };
         Step { name: name.to_owned(), options, at: 0 }
@@ -150,15 +168,13 @@ fn pipeline(args: &QuantizeArgs) -> Pipeline {
         Some(kind) => json!({ "data": "calib", "observer": kind }),
         None => json!({ "data": "calib" }),
     };
-    Pipeline {
-        steps: vec![
-            step("canonicalize", json!({})),
-            step("fold-bn", json!({})),
-            step("simqat", json!({ "target": args.target, "exclude": args.exclude })),
-            step("calibrate", calibrate),
-            step("freeze", json!({})),
-        ],
-    }
+    let place = vec![
+        step("canonicalize", json!({})),
+        step("fold-bn", json!({})),
+        step("simqat", json!({ "target": args.target, "exclude": args.exclude })),
+    ];
+    let choose = vec![step("calibrate", calibrate), step("freeze", json!({}))];
+    [Pipeline { steps: place }, Pipeline { steps: choose }]
 }
 
 /// Signal-to-noise of each output in decibels, on samples of the calibration data: needs no labels. The executors

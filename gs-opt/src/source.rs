@@ -42,6 +42,12 @@ impl Samples {
             (None, None) => Wanted::Nothing,
         };
         let dataset = Dataset::open_for(spec, wanted, &names)?;
+        if given.is_none() && known.is_none() && dataset.has_pictures() {
+            eprintln!(
+                "note: neither options nor the model's metadata say how pixels are normalised; they become pixel/255 \
+                 (--mean and --std, or --raw255, say otherwise)"
+            );
+        }
         if limit == Some(0) {
             return Err(Failure::usage("--limit 0 leaves no samples").help("leave the option out to use all"));
         }

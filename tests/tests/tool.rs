@@ -764,3 +764,30 @@ fn endless_loops_end_with_an_error() {
         refuses(dir, &args, &["more steps than the limit", "--max-steps N"]);
     }
 }
+
+#[test]
+fn requests_that_would_lose_a_file_or_mean_nothing() {
+    let folder = folder();
+    let dir = folder.path();
+    let quantize = |more: &[&str], words: &[&str]| {
+        let args: Vec<&str> =
+            ["quantize", "net.gsir", "--data", "npz:good.npz"].iter().chain(more).copied().collect();
+        refuses(dir, &args, words);
+    };
+    quantize(&["-o", "net.gsir"], &["is the network itself", "another file"]);
+    quantize(&["-o", "out.onnx", "--report", "out.onnx"], &["name the same file"]);
+    let nowhere = ["net.gsir", "--pass=dce", "--print-ir-after", "nope"];
+    refuses(dir, &nowhere, &["`nope` is not in the pipeline", "dce"]);
+    put(
+        dir,
+        "exp.gsir",
+        "gsir 1\ndims N >= 1\ngraph @main(%x : f32[N, 3, 8, 8]) -> (%y : f32[N, 3, 8, 8]) {\n  \
+         %0 = exp(%x) : f32[N, 3, 8, 8] from \"exp\"\n  return %0\n}\n",
+    );
+    let nothing = ["quantize", "exp.gsir", "--data", "npz:good.npz", "-o", "out.onnx"];
+    refuses(dir, &nothing, &["no operation of it can run in integers", "exp has no integer form on ort-cpu"]);
+    put(dir, "large.gsir", network("1e38"));
+    let infinite = ["quantize", "large.gsir", "--data", "npz:good.npz", "-o", "out.onnx"];
+    let ended = gs_opt(dir, &infinite);
+    assert_ne!(ended.status, Some(101), "{}", ended.stderr);
+}

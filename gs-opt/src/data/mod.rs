@@ -139,6 +139,11 @@ impl Dataset {
         self.len
     }
 
+    /// Whether its items are pictures, whose pixels become numbers on the way.
+    pub fn has_pictures(&self) -> bool {
+        matches!(self.source, Source::Images { .. })
+    }
+
     /// Whether [`Dataset::labels`] will work.
     pub fn has_labels(&self) -> bool {
         !matches!(self.labels, Labels::None(_))
