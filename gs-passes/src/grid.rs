@@ -67,6 +67,11 @@ pub const REASONS: &[ReasonDoc] = &[
     ),
     doc("excluded", "the configuration keeps the layer in float", "remove it from `exclude`"),
     doc(
+        "float-layer",
+        "the activation of a layer that stays in float stays there with it",
+        "see why the layer before it stays in float",
+    ),
+    doc(
         "region",
         "the operation carries graphs of its own (If, Loop, Scan)",
         "nothing: branches and loops run in float",
@@ -274,7 +279,22 @@ fn part_of(
     if let Some(reason) = misfit(m, op, support, target) {
         return Part::Float(reason);
     }
+    if let Some(layer) = float_layer_before(m, op, target, before) {
+        let layer = m.label(layer);
+        return float(
+            "float-layer",
+            format!("{name} belongs to the layer \"{layer}\", which stays in float"),
+        );
+    }
     if support.same_grid { Part::Moves } else { Part::Computes }
+}
+
+/// The layer in float that would take this activation in, if it ran in integers: a quantiser between the two would
+/// round what the activation is about to cut off, and the value behind it is the one that others read.
+fn float_layer_before(m: &Module, op: OpId, target: &Target, before: &FxHashMap<OpId, Part>) -> Option<OpId> {
+    let producer = m.producer(m.op(op).operand(0)?)?;
+    let takes_in = target.support(m.op_name(producer))?.absorbs.iter().any(|a| a == m.op_name(op));
+    (takes_in && matches!(before.get(&producer), Some(Part::Float(_)))).then_some(producer)
 }
 
 /// The operation that this one becomes part of: its producer computes in integers, feeds nothing else, and

@@ -791,3 +791,14 @@ fn requests_that_would_lose_a_file_or_mean_nothing() {
     let ended = gs_opt(dir, &infinite);
     assert_ne!(ended.status, Some(101), "{}", ended.stderr);
 }
+
+/// A layer that is left out takes its activation with it, and nothing else.
+#[test]
+fn an_excluded_layer_leaves_its_neighbours_in_integers() {
+    let folder = folder();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shapes/shapes.onnx");
+    let args = ["quantize", model, "--data", "shapes:train:64", "--exclude", "conv2a", "-o", "out.onnx"];
+    let said = succeeds(folder.path(), &args);
+    assert!(said.contains("2 stay in float"), "{said}");
+    assert!(said.contains("relu belongs to the layer \"conv2a\""), "{said}");
+}
