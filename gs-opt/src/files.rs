@@ -198,10 +198,10 @@ pub fn write(module: &Module, path: &Path, brief: bool) -> Outcome<()> {
     write_for(module, path, brief, target.as_ref())
 }
 
-/// Writes a network as [`write`] does, for this target, and says nothing of versions.
+/// Writes a network as [`write()`] does, for this target, and says nothing of versions.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_for(module: &Module, path: &Path, brief: bool, target: Option<&Target>) -> Outcome<()> {
     match Kind::of(path)? {
         Kind::Onnx => {
