@@ -802,3 +802,12 @@ fn an_excluded_layer_leaves_its_neighbours_in_integers() {
     assert!(said.contains("2 stay in float"), "{said}");
     assert!(said.contains("relu belongs to the layer \"conv2a\""), "{said}");
 }
+
+/// Extents that were known of an operation must not get lost when it is folded.
+#[test]
+fn a_folded_network_can_be_written() {
+    let folder = folder();
+    let Some(model) = data("prune_groups/vit_tiny.onnx") else { return };
+    let model = model.to_string_lossy().into_owned();
+    succeeds(folder.path(), &[&model, "--pass=canonicalize,const-fold", "-o", "out.onnx"]);
+}

@@ -114,6 +114,19 @@ fn derive(
         // If one can be derived all can: they differ in nothing but their place.
         made.push(rewriter.derive_result(name, kind, attrs.clone(), operands, result, count).ok()?);
     }
+    // Operands that are computed themselves may say less of the extents than the operation knew; contents without
+    // extents could not be written.
+    let sized = |g: &GlobalId| {
+        rewriter.type_of(rewriter.global(*g).value).as_tensor().and_then(|t| t.bytes()).is_some()
+    };
+    if !made.iter().all(sized) {
+        for global in made {
+            if rewriter.value(rewriter.global(global).value).uses().is_empty() {
+                rewriter.remove_global(global);
+            }
+        }
+        return None;
+    }
     Some(made)
 }
 
