@@ -40,7 +40,6 @@ fn cifar10_test_pixels_are_the_published_ones() {
 }
 
 #[test]
-#[ignore = "decodes 50 sheets"]
 fn cifar10_train_pixels_are_the_published_ones() {
     let expected = "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a";
     assert_eq!(cifar10_digest("train"), expected);
