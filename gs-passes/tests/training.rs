@@ -279,3 +279,23 @@ fn weights_with_a_norm_folded_in_are_trained() {
     // The weight, the bias, a momentum for each, the step.
     assert_eq!(stored.len(), 5, "{stored:?}");
 }
+
+#[test]
+fn dropping_the_training_graph_leaves_the_network_and_no_other_state() {
+    let mut m = module(
+        "gsir 1\ndims N >= 1\nparam @w : f32[4, 3, 1, 1] = normal(seed 1, 0.0, 0.5)\nparam @g : f32[4] = splat(1.5)\n\
+         param @b : f32[4] = splat(0.25)\nconst @m : f32[4] = splat(0.125)\nconst @v : f32[4] = splat(2.0)\n\
+         state @r : f32[2] = dense(-1.0, 3.0)\n\
+         graph @main(%x : f32[N, 3, 2, 2]) -> (%y : f32[N, 4]) {\n  \
+         %q = fake_quant(%x, @r) : f32[N, 3, 2, 2] from \"q\"\n  \
+         %0 = conv(%q, @w) : f32[N, 4, 2, 2] from \"conv\"\n  \
+         %1 = batch_norm(%0, @g, @b, @m, @v) : f32[N, 4, 2, 2] from \"bn\"\n  \
+         %2 = reduce_mean(%1) {axes = [2, 3], keepdims = false} : f32[N, 4] from \"mean\"\n  return %2\n}\n",
+    );
+    let before = print_to_string(&m, &PrintOptions::default());
+    run_pipeline(&mut m, "loss,grad,update{lr=0.1}").unwrap();
+    assert_ne!(print_to_string(&m, &PrintOptions::default()), before);
+    gs_passes::training::drop_training(&mut m);
+    verify(&m).unwrap();
+    assert_eq!(print_to_string(&m, &PrintOptions::default()), before);
+}

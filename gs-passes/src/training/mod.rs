@@ -72,21 +72,22 @@ fn of_trainable(module: &Module, global: GlobalId) -> bool {
     false
 }
 
-/// Removes the graph of a training step and what only it reads: states of optimisers go, and statistics that training
-/// wrote are constants again.
+/// Removes the graph of a training step and what only it reads: states of optimisers go. Statistics that it wrote are
+/// constants again; ranges of quantisers stay states, since nobody has frozen them yet.
 pub fn drop_training(module: &mut Module) {
     let Some(train) = train_graph(module) else { return };
+    let written: Vec<GlobalId> = module.graph(train).updates().map(|u| u.0).collect();
     let mut rewriter = Rewriter::new(module);
     rewriter.erase_graph(train);
-    let written: Vec<GlobalId> =
-        rewriter.entries().iter().flat_map(|&g| rewriter.graph(g).updates().map(|u| u.0)).collect();
-    let states: Vec<GlobalId> = rewriter
-        .globals()
-        .filter(|(id, g)| g.role == Role::State && !written.contains(id))
-        .map(|(id, _)| id)
-        .collect();
-    for id in states {
-        rewriter.set_role(id, Role::Const, false);
+    for id in written {
+        let global = rewriter.global(id);
+        let quantises = rewriter
+            .user_ops(global.value)
+            .into_iter()
+            .any(|op| rewriter.decl(op).traits.has(gs_ir::registry::Traits::QUANTISER));
+        if global.role == Role::State && !rewriter.is_written(id) && !quantises {
+            rewriter.set_role(id, Role::Const, false);
+        }
     }
     crate::passes::remove_dead(module);
 }
