@@ -10,7 +10,7 @@ use crate::freeze::freeze;
 use crate::simqat::{SimQat, SimQatConfig};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassError, PassReport, read_options};
-use gs_passes::training::drop_training;
+use gs_passes::training::{ParamGroup, drop_training};
 use serde_json::{Map, Value};
 
 /// A compression algorithm with its configuration.
@@ -24,6 +24,20 @@ pub trait Algorithm: Send + Sync {
     /// A configuration that does not fit the network or the target.
     fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError>;
 
+    /// Changes the graph `@train` after the pass `loss` has made it and before `grad` derives it: ranges follow what is
+    /// seen, weights are searched for, a teacher joins the loss.
+    ///
+    /// # Errors
+    /// Where there is no such graph, or it does not fit.
+    fn prepare_training(&self, _: &mut Module, _: RunLength) -> Result<(), PassError> {
+        Ok(())
+    }
+
+    /// The parameters that are changed in another way than the rest, for the pass `update`.
+    fn param_groups(&self, _: &Module) -> Vec<ParamGroup> {
+        Vec::new()
+    }
+
     /// What accompanies training, in the order in which it is called.
     fn callbacks(&self) -> Vec<Box<dyn Callback>> {
         Vec::new()
@@ -35,6 +49,15 @@ pub trait Algorithm: Send + Sync {
     /// # Errors
     /// Where a parameter has no value yet, or the target cannot run the result.
     fn convert(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError>;
+}
+
+/// How long a run is, for what changes with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunLength {
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
 }
 
 /// Makes an algorithm from its options.

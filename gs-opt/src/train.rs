@@ -7,11 +7,11 @@ use crate::progress::Progress;
 use crate::say;
 use crate::source::Samples;
 use crate::{executor, files, passes};
-use gs_algos::algorithm::{self, Algorithm};
+use gs_algos::algorithm::{self, Algorithm, RunLength};
 use gs_eval::{DataSource, Evaluator, Executor};
 use gs_ir::Module;
-use gs_passes::manager::{PassContext, PassManager, Pipeline, Step};
-use gs_passes::training::drop_training;
+use gs_passes::manager::{PassContext, PassError, PassManager, Pipeline, Step};
+use gs_passes::training::{ParamGroup, drop_training};
 use gs_runtime::Runtime;
 use gs_runtime::trainer::{
     Augment, Checkpoint, CheckpointError, Engine, Next, StepDone, TrainError, TrainOptions, Trainer,
@@ -203,23 +203,36 @@ fn prepare(
     let run = |pipeline: &Pipeline, module: &mut Module, context: &mut PassContext<'_>| {
         manager.run(pipeline, module, context, &mut |_| {}).map(|_| ())
     };
-    if let Some(text) = &args.algorithm {
+    let algorithm = args.algorithm.as_deref().map(|text| Ok::<_, Failure>((text, algorithm_of(text)?)));
+    let algorithm = algorithm.transpose()?;
+    let failed = |text: &str, e: PassError| Failure::new(format!("{text}: {e}"));
+    if let Some((text, algorithm)) = &algorithm {
         run(&Pipeline::parse("canonicalize,fold-bn")?, module, &mut context)?;
-        algorithm_of(text)?.apply(module, &mut context).map_err(|e| Failure::new(format!("{text}: {e}")))?;
-        module.meta.algorithm = Some(text.clone());
+        algorithm.apply(module, &mut context).map_err(|e| failed(text, e))?;
+        module.meta.algorithm = Some((*text).to_owned());
         run(&Pipeline::parse("calibrate{data=calib}")?, module, &mut context)?;
     }
-    let per_epoch = samples.len().checked_div(args.batch).unwrap_or(0);
-    run(&step_passes(args, per_epoch), module, &mut context)?;
+    let steps_per_epoch = samples.len().checked_div(args.batch).unwrap_or(0) as u64;
+    let length = RunLength { steps: (steps_per_epoch * args.epochs as u64).max(1), steps_per_epoch };
+    run(&one_pass("loss", json!({ "label_smoothing": args.label_smoothing })), module, &mut context)?;
+    let mut groups = Vec::new();
+    if let Some((text, algorithm)) = &algorithm {
+        algorithm.prepare_training(module, length).map_err(|e| failed(text, e))?;
+        groups = algorithm.param_groups(module);
+    }
+    run(&one_pass("grad", json!({})), module, &mut context)?;
+    run(&one_pass("update", update_options(args, length, &groups)), module, &mut context)?;
     Ok(())
 }
 
-/// The passes that make the graph of a step.
-fn step_passes(args: &TrainArgs, per_epoch: usize) -> Pipeline {
-    let step = |name: &str, options: Value| {
-        let options = if let Value::Object(o) = options { o } else { Map::new() };
-        Step { name: name.to_owned(), options, at: 0 }
-    };
+/// A pipeline of one pass.
+fn one_pass(name: &str, options: Value) -> Pipeline {
+    let options = if let Value::Object(o) = options { o } else { Map::new() };
+    Pipeline { steps: vec![Step { name: name.to_owned(), options, at: 0 }] }
+}
+
+/// The options of the pass `update`.
+fn update_options(args: &TrainArgs, length: RunLength, groups: &[ParamGroup]) -> Value {
     let optimiser = match args.optimiser {
         OptimiserArg::Sgd => json!({ "sgd": { "momentum": args.momentum } }),
         OptimiserArg::Adamw => json!({ "adamw": {} }),
@@ -229,16 +242,10 @@ fn step_passes(args: &TrainArgs, per_epoch: usize) -> Pipeline {
         ScheduleArg::Cosine => json!({ "cosine": {} }),
         ScheduleArg::Linear => json!({ "linear": {} }),
     };
-    let mut steps = vec![step("loss", json!({ "label_smoothing": args.label_smoothing }))];
-    if args.algorithm.is_some() {
-        steps.push(step("observe", json!({})));
-    }
-    let update = json!({
+    json!({
         "optimiser": optimiser, "lr": args.lr, "schedule": schedule, "weight_decay": args.weight_decay,
-        "steps": (per_epoch * args.epochs).max(1), "warmup": args.warmup,
-    });
-    steps.extend([step("grad", json!({})), step("update", update)]);
-    Pipeline { steps }
+        "steps": length.steps, "warmup": args.warmup, "groups": groups,
+    })
 }
 
 /// One line of JSON for every hundred steps and the last: what the run went through.

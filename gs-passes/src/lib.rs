@@ -4,6 +4,7 @@
 
 pub mod cost;
 pub mod egraph;
+pub mod glob;
 pub mod grid;
 pub mod manager;
 pub mod passes;

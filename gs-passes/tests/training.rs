@@ -299,3 +299,29 @@ fn dropping_the_training_graph_leaves_the_network_and_no_other_state() {
     verify(&m).unwrap();
     assert_eq!(print_to_string(&m, &PrintOptions::default()), before);
 }
+
+#[test]
+fn groups_are_changed_in_their_own_way_and_kept_within_bounds() {
+    let text = "gsir 1\nparam @w : f32[2] = dense(1.0, 2.0)\nparam @v : f32[2] = dense(1.0, 2.0)\nparam @u : f32[2] = dense(1.0, 2.0)\n\
+         graph @train() -> (%loss : f32[]) {\n  %a = add(@w, @v) : f32[2]\n  %b = add(%a, @u) : f32[2]\n  \
+         %l = reduce_sum(%b) {keepdims = false} : f32[]\n  return %l\n}\n";
+    let mut m = module(text);
+    let error = run_pipeline(&mut m, "grad,update{groups=[{params=[\"scale*\"]}]}").unwrap_err();
+    assert!(error.contains("`scale*`") && error.contains("@w"), "{error}");
+    let mut m = module(text);
+    // The gradient of each element is 1.
+    let groups = "[{params=[v], lr=0.5, min=0.75, max=1.25}, {params=[\"u\"], optimiser={adamw={}}, weight_decay=0.5}]";
+    run_pipeline(&mut m, &format!("grad,update{{lr=0.25,groups={groups}}}")).unwrap();
+    let graph = train_graph(&m).unwrap();
+    let updates = Evaluator::new().run(&m, graph, &[], &[]).unwrap().updates;
+    let stored = |name: &str| {
+        let (_, t) = updates.iter().find(|(g, _)| m.str(m.global(*g).name) == name).unwrap();
+        t.to_f64s().unwrap()
+    };
+    assert_eq!(stored("w"), [0.75, 1.75]);
+    assert_eq!(stored("v"), [0.75, 1.25]);
+    // The first step of Adam is the rate, in the direction of the gradient; decay takes rate * 0.5 of the parameter.
+    for (x, old) in stored("u").into_iter().zip([1.0, 2.0]) {
+        assert!((x - (old - 0.25 - 0.25 * 0.5 * old)).abs() < 1e-6, "{x}");
+    }
+}

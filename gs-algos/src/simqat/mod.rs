@@ -6,9 +6,11 @@ mod config;
 
 pub use config::{ActConfig, ConfigError, LayerConfig, Settled, SimQatConfig, WeightConfig};
 
-use crate::algorithm::{Algorithm, freeze_and_deploy};
+use crate::algorithm::{Algorithm, RunLength, freeze_and_deploy};
 use crate::deploy::Form;
 use crate::kept::note_kept;
+use crate::observe::observe;
+use crate::observers::ObserverKind;
 use crate::selector::{self, SelectorError};
 use crate::targets::{self, TargetLookupError};
 use gs_ir::{Attr, FloatBits, GraphId, Module, OpId, ValueId};
@@ -98,6 +100,13 @@ impl Algorithm for SimQat {
             ("activation quantisers inserted", of_rule(&["activation_fake_quant"])),
             ("fixed quantisers inserted", of_rule(&["fixed_fake_quant"])),
         ]))
+    }
+
+    fn prepare_training(&self, module: &mut Module, _: RunLength) -> Result<(), PassError> {
+        match self.config.observer {
+            ObserverKind::Ema { decay } => observe(module, decay as f32).map(|_| ()),
+            other => Err(format!("`observer`: {other:?} does not follow training; ema does").into()),
+        }
     }
 
     fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {

@@ -5,17 +5,22 @@
 
 mod copy;
 mod grad;
+mod group;
 mod loss;
 mod update;
 
 pub use grad::{GRADIENT_PREFIX, Grad};
+pub use group::ParamGroup;
 pub use loss::{Loss, LossKind};
-pub use update::{Optimiser, Update};
+pub use update::{Optimiser, Schedule, Update};
 
 use crate::manager::{PassError, PassRegistry, read_options};
 use crate::rules::build::constant;
 use crate::rules::contents::encode;
-use gs_ir::{ElemType, GlobalId, GraphId, Init, Literal, Module, OpId, Rewriter, Role, ValueId};
+use gs_ir::{
+    At, AttrSet, ElemType, GlobalId, GraphId, Init, Literal, Module, NewGlobal, OpId, Rewriter, Role, Type,
+    ValueId,
+};
 
 /// Adds the passes of this folder.
 pub(crate) fn register(registry: &mut PassRegistry) {
@@ -30,6 +35,34 @@ pub const TRAIN: &str = "train";
 /// The graph of a training step, if there is one.
 pub fn train_graph(module: &Module) -> Option<GraphId> {
     module.entries().iter().copied().find(|&g| module.str(module.graph(g).name) == TRAIN)
+}
+
+/// The name of the counter of steps.
+const STEP: &str = "step";
+
+/// How many steps were done before this one: a state that `@train` counts up. It is made where there is none yet.
+///
+/// # Errors
+/// A global of that name which is something else.
+pub fn step_counter(rewriter: &mut Rewriter<'_>, train: GraphId) -> Result<ValueId, PassError> {
+    if let Some(step) = rewriter.global_named(STEP) {
+        let counts = rewriter.graph(train).updates().any(|u| u.0 == step);
+        let counter = rewriter.global(step).value;
+        return if counts { Ok(counter) } else { Err("the module has a global @step already".into()) };
+    }
+    let step = state(rewriter, STEP, Type::fixed(ElemType::I64, &[]));
+    let counter = rewriter.global(step).value;
+    let one = number(rewriter, ElemType::I64, 1.0)?;
+    let next = rewriter.emit("add", &[counter, one], AttrSet::new(), At::End(train))?;
+    rewriter.set_update(train, step, next);
+    Ok(counter)
+}
+
+/// A state that is 0 at first.
+fn state(rewriter: &mut Rewriter<'_>, name: &str, ty: Type) -> GlobalId {
+    let bytes = ty.elem().map_or(4, |e| (e.bits() as usize).div_ceil(8));
+    let init = Init::Splat(std::iter::repeat_n(0, bytes).collect());
+    rewriter.add_global(NewGlobal { name, role: Role::State, trainable: false, ty, init })
 }
 
 /// Makes parameters of what a graph reads that is made of trainable ones (a weight with its batch normalisation folded

@@ -1,13 +1,11 @@
 //! `update`: turns the gradients that `@train` returns into what it stores: new parameters, and the states of the
 //! optimiser.
 
-use super::{GRADIENT_PREFIX, number, train_graph};
+use super::group::ParamGroup;
+use super::{GRADIENT_PREFIX, state, step_counter, train_graph};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
-use gs_ir::registry::QRole;
-use gs_ir::{
-    At, Attr, AttrSet, ElemType, GlobalId, GraphId, Init, Module, NewGlobal, Phase, Rewriter, Role, Type,
-    Use, ValueId,
-};
+use gs_ir::registry::{QRole, Traits};
+use gs_ir::{At, Attr, AttrSet, GlobalId, GraphId, Module, Phase, Rewriter, Use, ValueId};
 use serde::{Deserialize, Serialize};
 
 /// How parameters are changed.
@@ -92,6 +90,8 @@ pub struct Update {
     pub warmup: i64,
     /// Decay of weights. What is no weight of a layer (biases, norms, steps of quantisers) does not decay.
     pub weight_decay: f32,
+    /// Parameters that are changed in another way. The first group that names one counts.
+    pub groups: Vec<ParamGroup>,
 }
 
 impl Default for Update {
@@ -103,6 +103,7 @@ impl Default for Update {
             steps: 1,
             warmup: 0,
             weight_decay: 0.0,
+            groups: Vec::new(),
         }
     }
 }
@@ -120,6 +121,10 @@ pub(super) static INFO: PassInfo = PassInfo {
         ("steps", "steps of the whole training (1)"),
         ("warmup", "steps over which the rate rises at first (0)"),
         ("weight_decay", "decay of the weights of layers (0)"),
+        (
+            "groups",
+            "own settings of parameters: [{params=[names or globs], optimiser=, lr=, weight_decay=, min=, max=}] ([])",
+        ),
     ],
     accepts: &[Phase::Float, Phase::Instrumented],
     produces: None,
@@ -148,11 +153,22 @@ impl Pass for Update {
         if gradients.is_empty() {
             return Err("@train returns no gradients; run `grad` first".into());
         }
+        let groups = super::group::assign(module, &self.groups, gradients.iter().map(|g| g.0))?;
         let mut rewriter = Rewriter::new(module);
         rewriter.truncate_results(train, kept);
-        let (step, lr) = self.learning_rate(&mut rewriter, train)?;
-        for (global, gradient) in &gradients {
-            self.step(&mut rewriter, train, *global, *gradient, lr, step)?;
+        let step = step_counter(&mut rewriter, train)?;
+        let rate = self.learning_rate(&mut rewriter, train, self.lr, step)?;
+        let mut rates = vec![None; self.groups.len()];
+        for (&(global, gradient), group) in gradients.iter().zip(groups) {
+            let group = group.and_then(|i| Some((i, self.groups.get(i)?)));
+            let lr = match group.and_then(|(i, g)| Some((i, g.lr?))) {
+                None => rate,
+                Some((i, base)) => match rates[i] {
+                    Some(rate) => rate,
+                    None => *rates[i].insert(self.learning_rate(&mut rewriter, train, base, step)?),
+                },
+            };
+            self.step(&mut rewriter, train, (global, gradient), group.map(|g| g.1), (lr, step))?;
         }
         Ok(PassReport::counting([("parameters updated", gradients.len())]))
     }
@@ -166,11 +182,20 @@ impl Update {
         };
         within("lr", self.lr, 0.0, f32::MAX)?;
         within("weight_decay", self.weight_decay, 0.0, f32::MAX)?;
-        match self.optimiser {
-            Optimiser::Sgd { momentum, .. } => within("momentum", momentum, 0.0, 1.0)?,
-            Optimiser::Adamw { beta1, beta2 } => {
-                within("beta1", beta1, 0.0, 1.0)?;
-                within("beta2", beta2, 0.0, 1.0)?;
+        for group in &self.groups {
+            within("lr", group.lr.unwrap_or_default(), 0.0, f32::MAX)?;
+            within("weight_decay", group.weight_decay.unwrap_or_default(), 0.0, f32::MAX)?;
+            if let (Some(min), Some(max)) = (group.min, group.max) {
+                within("min", min, f32::MIN, max)?;
+            }
+        }
+        for optimiser in self.groups.iter().filter_map(|g| g.optimiser).chain([self.optimiser]) {
+            match optimiser {
+                Optimiser::Sgd { momentum, .. } => within("momentum", momentum, 0.0, 1.0)?,
+                Optimiser::Adamw { beta1, beta2 } => {
+                    within("beta1", beta1, 0.0, 1.0)?;
+                    within("beta2", beta2, 0.0, 1.0)?;
+                }
             }
         }
         if self.steps < 1 || self.warmup < 0 {
@@ -179,20 +204,16 @@ impl Update {
         Ok(())
     }
 
-    /// The step counter, which the graph counts up, and the learning rate at it.
+    /// The learning rate at a step, from `base`.
     fn learning_rate(
         &self,
         rewriter: &mut Rewriter<'_>,
         train: GraphId,
-    ) -> Result<(ValueId, ValueId), PassError> {
-        if rewriter.global_named("step").is_some() {
-            return Err("the module has a global @step already".into());
-        }
-        let at = At::End(train);
-        let step = state(rewriter, "step", Type::fixed(ElemType::I64, &[]));
-        let counter = rewriter.global(step).value;
+        base: f32,
+        step: ValueId,
+    ) -> Result<ValueId, PassError> {
         let mut attrs = AttrSet::new();
-        attrs.set("base", Attr::float(self.lr));
+        attrs.set("base", Attr::float(base));
         attrs.set("warmup", Attr::Int(self.warmup));
         attrs.set("steps", Attr::Int(self.steps));
         let mut kind = |word: &str| attrs.set("kind", Attr::str(word));
@@ -210,37 +231,34 @@ impl Update {
                 attrs.set("gamma", Attr::float(*gamma));
             }
         }
-        let lr = rewriter.emit("schedule", &[counter], attrs, at)?;
-        let one = number(rewriter, ElemType::I64, 1.0)?;
-        let next = rewriter.emit("add", &[counter, one], AttrSet::new(), at)?;
-        rewriter.set_update(train, step, next);
-        Ok((counter, lr))
+        Ok(rewriter.emit("schedule", &[step], attrs, At::End(train))?)
     }
 
     fn step(
         &self,
         rewriter: &mut Rewriter<'_>,
         train: GraphId,
-        param: GlobalId,
-        gradient: ValueId,
-        lr: ValueId,
-        step: ValueId,
+        (param, gradient): (GlobalId, ValueId),
+        group: Option<&ParamGroup>,
+        (lr, step): (ValueId, ValueId),
     ) -> Result<(), PassError> {
         let decay = if is_weight(rewriter, param) { self.weight_decay } else { 0.0 };
+        let decay = group.and_then(|g| g.weight_decay).unwrap_or(decay);
         let mut attrs = AttrSet::new();
         attrs.set("weight_decay", Attr::float(decay));
-        let (operator, states): (&str, &[&str]) = match self.optimiser {
-            Optimiser::Sgd { momentum, nesterov } => {
-                attrs.set("momentum", Attr::float(momentum));
-                attrs.set("nesterov", Attr::Bool(nesterov));
-                ("sgd", &["momentum"])
-            }
-            Optimiser::Adamw { beta1, beta2 } => {
-                attrs.set("beta1", Attr::float(beta1));
-                attrs.set("beta2", Attr::float(beta2));
-                ("adamw", &["m", "v"])
-            }
-        };
+        let (operator, states): (&str, &[&str]) =
+            match group.and_then(|g| g.optimiser).unwrap_or(self.optimiser) {
+                Optimiser::Sgd { momentum, nesterov } => {
+                    attrs.set("momentum", Attr::float(momentum));
+                    attrs.set("nesterov", Attr::Bool(nesterov));
+                    ("sgd", &["momentum"])
+                }
+                Optimiser::Adamw { beta1, beta2 } => {
+                    attrs.set("beta1", Attr::float(beta1));
+                    attrs.set("beta2", Attr::float(beta2));
+                    ("adamw", &["m", "v"])
+                }
+            };
         let name = rewriter.str(rewriter.global(param).name).to_owned();
         let ty = rewriter.ty(rewriter.global(param).ty).clone();
         let stored: Vec<GlobalId> =
@@ -254,19 +272,15 @@ impl Update {
         let operands: Vec<Option<ValueId>> = operands.into_iter().map(Some).collect();
         let kind = rewriter.registry().kind(operator).ok_or_else(|| format!("there is no `{operator}`"))?;
         let op = rewriter.create(kind, &operands, attrs, 1 + stored.len(), At::End(train))?;
-        let results = rewriter.op(op).results().to_vec();
+        let mut results = rewriter.op(op).results().to_vec();
+        if let Some(group) = group {
+            results[0] = group.clamp(rewriter, train, results[0])?;
+        }
         for (global, value) in std::iter::once(param).chain(stored).zip(results) {
             rewriter.set_update(train, global, value);
         }
         Ok(())
     }
-}
-
-/// A state that is 0 at first.
-fn state(rewriter: &mut Rewriter<'_>, name: &str, ty: Type) -> GlobalId {
-    let bytes = ty.elem().map_or(4, |e| (e.bits() as usize).div_ceil(8));
-    let init = Init::Splat(std::iter::repeat_n(0, bytes).collect());
-    rewriter.add_global(NewGlobal { name, role: Role::State, trainable: false, ty, init })
 }
 
 /// Whether a layer reads a parameter as its weight, quantised or not.
@@ -279,7 +293,7 @@ fn is_weight(module: &Module, param: GlobalId) -> bool {
             if decl.operand(i as usize).is_some_and(|o| matches!(o.role, QRole::Weight)) {
                 return true;
             }
-            if decl.traits.has(gs_ir::registry::Traits::QUANTISER) && i == 0 {
+            if decl.traits.has(Traits::QUANTISER) && i == 0 {
                 pending.extend(module.op(op).results().iter().filter_map(|v| v.some()));
             }
         }
