@@ -122,6 +122,11 @@ const BODIES: &[(&[&str], &str)] = &[
         &["2,3", "2,1"],
         "  %y = concat(@a, @b) {axis = -1} : f32[2, 4]\n  %z = mul(%y, %y) : f32[2, 4]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
     ),
+    // Levels under a softmax, times a scale: the one learned quantiser whose derivative is exact.
+    (
+        &["2,3,4", "+2"],
+        "  %y = slb_train(@a, @b, @tau, @no) {axis = 0} : f32[2, 3]\n  %z = mul(%y, %y) : f32[2, 3]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
+    ),
     // A value that is read twice.
     (
         &["2,3"],
@@ -147,6 +152,7 @@ fn text_of(params: &[&str], body: &str, weights: &str) -> String {
     }
     text += &format!("const @weights : {} = splat(1.0)\n", ty(weights));
     text += "const @labels : i64[3] = dense(1, 3, 0)\nconst @mean : f32[3] = splat(0.5)\n";
+    text += "const @tau : f32[] = splat(2.0)\nconst @no : bool[] = splat(false)\n";
     text += "const @yes : bool[2, 3] = dense(true, false, true, false, false, true)\n";
     text + "graph @train() -> (%loss : f32[]) {\n" + body + "  return %l\n}\n"
 }

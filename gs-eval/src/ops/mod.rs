@@ -13,6 +13,7 @@ mod ctx;
 mod gather;
 mod gradient;
 mod layout;
+mod learned;
 mod matmul;
 mod movement;
 mod norm;
@@ -48,6 +49,7 @@ const FAMILIES: &[&[Row]] = &[
     movement::TABLE,
     gather::TABLE,
     quantise::TABLE,
+    learned::TABLE,
     qlinear::TABLE,
     qpool::TABLE,
     control::TABLE,

@@ -18,13 +18,14 @@ pub(super) const TABLE: &[super::Row] = &[
 ];
 
 /// Which scale each element uses: a number per element, into the scale's elements.
-struct Spread {
-    index: Vec<usize>,
+pub(super) struct Spread {
+    /// One entry per element of the tensor.
+    pub(super) index: Vec<usize>,
 }
 
 impl Spread {
     /// Scales as one for all, one per position on `axis`, or one per block of `block` along `axis`.
-    fn of(x: &[usize], scale: &[usize], axis: Option<i64>, block: usize) -> Result<Self, OpError> {
+    pub(super) fn of(x: &[usize], scale: &[usize], axis: Option<i64>, block: usize) -> Result<Self, OpError> {
         let misfit = || OpError::Extents { what: "scale", left: scale.to_vec(), right: x.to_vec() };
         let n = crate::tensor::count(x).ok_or_else(misfit)?;
         if scale.iter().product::<usize>() == 1 && (block == 0 || scale.len() <= 1) {
@@ -56,7 +57,7 @@ impl Spread {
     }
 
     /// The element of `v` for each element of the tensor.
-    fn pick<T: Copy>(&self, v: &[T]) -> impl Iterator<Item = T> {
+    pub(super) fn pick<T: Copy>(&self, v: &[T]) -> impl Iterator<Item = T> {
         self.index.iter().filter_map(|&i| v.get(i).copied())
     }
 }
@@ -94,7 +95,7 @@ fn params(ctx: &OpCtx<'_>) -> Result<Params, OpError> {
 }
 
 /// Whether quotients are rounded to f32, as f32 arithmetic does.
-fn single(ctx: &OpCtx<'_>) -> bool {
+pub(super) fn single(ctx: &OpCtx<'_>) -> bool {
     ctx.precision == Precision::Native
 }
 
@@ -131,7 +132,7 @@ fn quantize(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
 }
 
 /// A number rounded to a float type.
-fn round_real(elem: ElemType, x: f64) -> f64 {
+pub(super) fn round_real(elem: ElemType, x: f64) -> f64 {
     match elem {
         ElemType::F64 => x,
         ElemType::F32 => f64::from(x as f32),

@@ -153,6 +153,11 @@ fn schedule(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         _ if step < warmup => base * (step + 1.0) / warmup,
         "cosine" => end + (base - end) * (1.0 + (std::f64::consts::PI * way).cos()) / 2.0,
         "linear" => base + (end - base) * way,
+        "geometric" => {
+            let (from, until) = (f64::from(ctx.float("from")?), f64::from(ctx.float("until")?));
+            let way = (step - from * steps) / ((until - from) * steps).max(1.0);
+            base * (end / base).powf(way.clamp(0.0, 1.0))
+        }
         "milestones" => {
             let passed = ctx.ints_if("milestones").unwrap_or(&[]).iter().filter(|m| **m as f64 <= step);
             base * f64::from(ctx.float("gamma")?).powi(passed.count() as i32)

@@ -4,6 +4,7 @@ mod common;
 mod float_ops;
 mod globals;
 mod hostile;
+mod learned_ops;
 mod movement_ops;
 mod qlinear;
 mod quant_ops;

@@ -14,6 +14,7 @@ mod elementwise;
 mod extents;
 mod gradient;
 mod integer;
+mod learned;
 mod matmul;
 mod normalization;
 mod picking;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = &'static OpDecl> {
         picking::OPS,
         extents::OPS,
         quantization::OPS,
+        learned::OPS,
         integer::OPS,
         control::OPS,
         training::OPS,

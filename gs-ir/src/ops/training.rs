@@ -97,13 +97,14 @@ pub(crate) const OPS: &[OpDecl] = &[
         name: "schedule",
         doc: "A learning rate at `step`, counted from 0: it rises to `base` over `warmup` steps, then goes to `end` at \
               `steps` along half a cosine or a line, or stays (`constant`), or is multiplied by `gamma` at each of \
-              `milestones`.",
+              `milestones`. `geometric`: a temperature, multiplied by the same number at each step between the parts \
+              `from` and `until` of `steps`.",
         operands: &[float("step")],
         results: &[result("lr")],
         attrs: &[
             AttrDecl::new(
                 "kind",
-                AttrKind::Enum(&["constant", "cosine", "linear", "milestones"]),
+                AttrKind::Enum(&["constant", "cosine", "linear", "milestones", "geometric"]),
                 Default::Word("constant"),
             ),
             AttrDecl::new("base", AttrKind::Float, Default::Required),
@@ -112,6 +113,8 @@ pub(crate) const OPS: &[OpDecl] = &[
             AttrDecl::new("warmup", AttrKind::Int, Default::Int(0)),
             AttrDecl::new("milestones", AttrKind::Ints, Default::Absent),
             AttrDecl::new("gamma", AttrKind::Float, Default::Float(0.1)),
+            AttrDecl::new("from", AttrKind::Float, Default::Float(0.0)),
+            AttrDecl::new("until", AttrKind::Float, Default::Float(1.0)),
         ],
         infer: schedule,
         ..OpDecl::BASE
@@ -188,6 +191,15 @@ fn schedule(ctx: &mut InferCtx<'_>) -> Inferred {
         && d.iter().any(|d| d.surely_differs(&Dim::Const(1)))
     {
         return fail("operand `step` must have one element");
+    }
+    if ctx.attrs.str("kind") == Some("geometric") {
+        let of = |name, default| f64::from(ctx.attrs.float(name, default));
+        if !(of("base", 0.0) > 0.0 && of("end", 0.0) > 0.0) {
+            return fail("a geometric schedule needs `base` and `end` above 0");
+        }
+        if !(of("from", 0.0) < of("until", 1.0)) {
+            return fail("attribute `from` must be below `until`");
+        }
     }
     push(ctx, Some(ElemType::F32), Some(shape_of([])));
     Ok(())

@@ -112,8 +112,13 @@ fn operands_of_unknown_rank_are_let_through() {
                 .operands
                 .iter()
                 .map(|o| match (o.name, o.arity) {
+                    ("step" | "tau", _)
+                        if decl.traits.has(Traits::QUANTISER) || decl.name.ends_with("_grad") =>
+                    {
+                        "f32"
+                    }
                     ("indices" | "shape" | "trip_count" | "labels" | "step", _) => "i64",
-                    ("cond", _) => "bool",
+                    ("cond" | "hard", _) => "bool",
                     ("range", _) => "f32",
                     (n, _) if n.ends_with("scale") && decl.name != "batch_norm" => "f32",
                     (n, _) if n.ends_with("zp") || n == "zero_point" => "u8",

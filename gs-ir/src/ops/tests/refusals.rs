@@ -308,3 +308,24 @@ fn integers() {
         ("matmul_integer", "u8[2,3] i8[4,5]", "", "is 3 but the last but one axis of `b` is 4"),
     ]);
 }
+
+#[test]
+fn learned_quantisers() {
+    table(&[
+        ("lsq", "f32[N,3] f32[]", "bits=1", "`bits` must be from 2 to 16, it is 1"),
+        ("lsq", "f32[N,3] f32[3]", "", "operand `step` must be one number without `axis`"),
+        (
+            "lsq",
+            "f32[4,3] f32[3]",
+            "axis=0",
+            "the length of `step` is 3 but axis 0 of what is quantised is 4",
+        ),
+        ("lsq", "f32[4,3] f32[1,4]", "axis=0", "operand `step` must be a vector along axis 0"),
+        ("pact", "f32[N,3] f32[2]", "", "operand `alpha` must be one number"),
+        ("dorefa", "f32[4,3] f32[]", "bits=9", "`bits` must be from 1 to 8, it is 9"),
+        ("slb", "f32[4,3,4] f32[]", "bits=5", "`bits` must be from 1 to 4, it is 5"),
+        ("slb", "f32[4,3,8] f32[]", "", "the last axis of `logits` is 8 but the number of levels is 4"),
+        ("slb_train", "f32[4,3,4] f32[] f32[2] bool[]", "", "operand `tau` must have one element"),
+        ("schedule", "i64[]", "kind=geometric base=1.0", "needs `base` and `end` above 0"),
+    ]);
+}
