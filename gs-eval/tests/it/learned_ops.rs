@@ -180,7 +180,7 @@ fn a_temperature_rises_by_the_same_factor_at_each_step() {
         ("until", Attr::float(0.6)),
     ];
     let at = |step: i64| {
-        let step = Tensor::i64s([], &[step]).unwrap();
+        let step = Tensor::i64s([], [step]).unwrap();
         run("schedule", &[&step], &attrs).as_f32().unwrap()[0]
     };
     let found = [0, 20, 30, 40, 50, 60, 99].map(at);

@@ -194,10 +194,12 @@ fn schedule(ctx: &mut InferCtx<'_>) -> Inferred {
     }
     if ctx.attrs.str("kind") == Some("geometric") {
         let of = |name, default| f64::from(ctx.attrs.float(name, default));
-        if !(of("base", 0.0) > 0.0 && of("end", 0.0) > 0.0) {
+        let positive = of("base", 0.0) > 0.0 && of("end", 0.0) > 0.0;
+        if !positive {
             return fail("a geometric schedule needs `base` and `end` above 0");
         }
-        if !(of("from", 0.0) < of("until", 1.0)) {
+        let rises = of("from", 0.0) < of("until", 1.0);
+        if !rises {
             return fail("attribute `from` must be below `until`");
         }
     }
