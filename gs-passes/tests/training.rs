@@ -115,6 +115,11 @@ const BODIES: &[(&[&str], &str)] = &[
          %z = mul(%y, @weights) : f32[2, 3, 2, 2]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
     ),
     (
+        &["2,3,2,2", "3", "3"],
+        "  %y, %m, %v, %b, %i = batch_norm_train(@a, @b, @c, @mean, @mean, @frozen) : f32[2, 3, 2, 2], f32[3], f32[3], f32[3], \
+         f32[3]\n  %z = mul(%y, @weights) : f32[2, 3, 2, 2]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
+    ),
+    (
         &["2,3", "2,3"],
         "  %y = where(@yes, @a, @b) : f32[2, 3]\n  %z = mul(%y, %y) : f32[2, 3]\n  %l = reduce_sum(%z) {keepdims = false} : f32[]\n",
     ),
@@ -153,6 +158,7 @@ fn text_of(params: &[&str], body: &str, weights: &str) -> String {
     text += &format!("const @weights : {} = splat(1.0)\n", ty(weights));
     text += "const @labels : i64[3] = dense(1, 3, 0)\nconst @mean : f32[3] = splat(0.5)\n";
     text += "const @tau : f32[] = splat(2.0)\nconst @no : bool[] = splat(false)\n";
+    text += "const @frozen : bool[] = dense(true)\n";
     text += "const @yes : bool[2, 3] = dense(true, false, true, false, false, true)\n";
     text + "graph @train() -> (%loss : f32[]) {\n" + body + "  return %l\n}\n"
 }

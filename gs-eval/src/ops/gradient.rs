@@ -274,12 +274,15 @@ fn batch_norm_grad(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         dbias[channel(i)] += d;
     }
     let n = xs.len().checked_div(channels).unwrap_or(1) as f64;
+    // Statistics that are given do not depend on the input.
+    let frozen = super::training::flag(ctx, 5)?;
+    let owed = |i: usize, c: usize| if frozen { 0.0 } else { dbias[c] / n + normal(i) * dscale[c] / n };
     let dx: Vec<f64> = dys
         .iter()
         .enumerate()
         .map(|(i, d)| {
             let c = channel(i);
-            scale[c] * inv_std[c] * (d - dbias[c] / n - normal(i) * dscale[c] / n)
+            scale[c] * inv_std[c] * (d - owed(i, c))
         })
         .collect();
     let of_scale =

@@ -23,14 +23,22 @@ fn batch_norm_train(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
     let channel = |i: usize| i / plane.max(1) % channels.max(1);
     let n = y.len().checked_div(channels).unwrap_or(0) as f64;
     let (mut mean, mut var) = (vec![0.0; channels], vec![0.0; channels]);
-    y.iter().enumerate().for_each(|(i, v)| mean[channel(i)] += v / n);
-    y.iter().enumerate().for_each(|(i, v)| var[channel(i)] += (v - mean[channel(i)]).powi(2) / n);
+    let frozen = flag(ctx, 5)?;
+    if frozen {
+        (mean, var) = (old_mean.clone(), old_var.clone());
+    } else {
+        y.iter().enumerate().for_each(|(i, v)| mean[channel(i)] += v / n);
+        y.iter().enumerate().for_each(|(i, v)| var[channel(i)] += (v - mean[channel(i)]).powi(2) / n);
+    }
     let inv_std: Vec<f64> = var.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
     y.iter_mut().enumerate().for_each(|(i, v)| {
         let c = channel(i);
         *v = (*v - mean[c]) * inv_std[c] * scale[c] + bias[c];
     });
     let running = |old: &[f64], new: &[f64], factor: f64| -> Vec<f64> {
+        if frozen {
+            return old.to_vec();
+        }
         old.iter().zip(new).map(|(o, v)| keep * o + (1.0 - keep) * v * factor).collect()
     };
     // One element has no unbiased variance; its biased one, 0, stands for it.
@@ -44,6 +52,20 @@ fn batch_norm_train(ctx: &OpCtx<'_>) -> Result<Vec<Tensor>, OpError> {
         of(1, &mean)?,
         of(1, &inv_std)?,
     ])
+}
+
+/// The truth value that is an operand; false, where there is none.
+///
+/// # Errors
+/// Where it is none, or several.
+pub(super) fn flag(ctx: &OpCtx<'_>, index: usize) -> Result<bool, OpError> {
+    match ctx.optional(index) {
+        None => Ok(false),
+        Some(t) => match t.to_ints().as_deref() {
+            Some([v]) => Ok(*v != 0),
+            _ => Err(ctx.wrong_elem(index)),
+        },
+    }
 }
 
 /// One class for each row of logits of these extents.

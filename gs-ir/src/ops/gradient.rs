@@ -139,13 +139,14 @@ pub(crate) const OPS: &[OpDecl] = &[
     OpDecl {
         name: "batch_norm_grad",
         doc: "The derivatives of `batch_norm_train` by its input, scale and bias, times `dy`; `mean` and `inv_std` are \
-              its results.",
+              its results. Where `frozen` holds, the statistics do not depend on the input.",
         operands: &[
             DY,
             X,
             OperandDecl::one("scale", QRole::None),
             OperandDecl::one("mean", QRole::None),
             OperandDecl::one("inv_std", QRole::None),
+            super::training::FROZEN,
         ],
         results: &[
             ResultDecl::one("dx", QRole::None),
@@ -237,6 +238,7 @@ fn like_x(ctx: &mut InferCtx<'_>) -> Inferred {
 }
 
 fn batch_norm_grad(ctx: &mut InferCtx<'_>) -> Inferred {
+    super::training::want_flag(ctx, "frozen")?;
     like(ctx, "x")?;
     like(ctx, "scale")?;
     like(ctx, "scale")

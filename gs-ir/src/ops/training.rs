@@ -19,14 +19,18 @@ const fn result(name: &'static str) -> ResultDecl {
     ResultDecl::one(name, QRole::None)
 }
 
+/// Whether batch normalisation uses its running statistics and leaves them alone.
+pub(super) const FROZEN: OperandDecl = OperandDecl::optional("frozen", QRole::None);
+
 /// The operators of this family.
 pub(crate) const OPS: &[OpDecl] = &[
     OpDecl {
         name: "batch_norm_train",
         doc: "Batch normalisation with the statistics of the batch. `new_mean` and `new_var` are the running ones, of \
               which `momentum` is kept (their variance is the unbiased one); `batch_mean` and `inv_std` = 1 / sqrt(var + \
-              epsilon) are those that were used.",
-        operands: &[float("x"), float("scale"), float("bias"), float("mean"), float("var")],
+              epsilon) are those that were used. Where `frozen` holds, the running statistics are used and stay as \
+              they are.",
+        operands: &[float("x"), float("scale"), float("bias"), float("mean"), float("var"), FROZEN],
         results: &[
             result("y"),
             result("new_mean"),
@@ -123,12 +127,24 @@ pub(crate) const OPS: &[OpDecl] = &[
 
 fn batch_norm_train(ctx: &mut InferCtx<'_>) -> Inferred {
     super::normalization::batch_norm(ctx)?;
+    want_flag(ctx, "frozen")?;
     let elem = elem(ctx, "scale")?;
     let channels = dims(ctx, "scale")?.map(|d| shape_of(d.to_vec()));
     for _ in 0..4 {
         push(ctx, elem, channels.clone());
     }
     Ok(())
+}
+
+/// An operand that, where it is there, is one truth value.
+pub(super) fn want_flag(ctx: &InferCtx<'_>, name: &'static str) -> Inferred {
+    want_elem(ctx, name, |e| e == ElemType::Bool, "truth values as")?;
+    match dims(ctx, name)? {
+        Some(d) if d.iter().any(|d| d.surely_differs(&Dim::Const(1))) => {
+            fail(format!("operand `{name}` must have one element"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn cross_entropy(ctx: &mut InferCtx<'_>) -> Inferred {

@@ -37,7 +37,7 @@ impl Pass for Grad {
         if module.type_of(loss).as_tensor().is_none_or(|t| t.count() != Some(1) || !t.elem.is_float()) {
             return Err("the first result of @train, the loss, must be one number".into());
         }
-        let norms = train_batch_norms(module, train)?;
+        let norms = train_batch_norms(module, train, None)?;
         let mut rewriter = Rewriter::new(module);
         let gradients = backward(&mut rewriter, train, loss, &Gradients::of([&rules]))?;
         for (global, gradient) in &gradients {
@@ -56,14 +56,22 @@ impl Pass for Grad {
 }
 
 /// Replaces batch normalisations whose scale is trainable by the form with the batch's statistics, which the graph
-/// stores; their running statistics become states. Returns how many.
-fn train_batch_norms(module: &mut Module, train: GraphId) -> Result<usize, PassError> {
+/// stores; their running statistics become states. Where the truth value `frozen` holds, these are used and stay as they
+/// are. Returns how many. `grad` does so with those that are left.
+///
+/// # Errors
+/// Where two batch normalisations have the same statistics.
+pub fn train_batch_norms(
+    module: &mut Module,
+    train: GraphId,
+    frozen: Option<ValueId>,
+) -> Result<usize, PassError> {
     let kind = module.registry().kind("batch_norm_train").ok_or("there is no `batch_norm_train`")?;
     let mut rewriter = Rewriter::new(module);
     let ops: Vec<OpId> = rewriter.ops_in(train).filter(|&op| rewriter.is(op, "batch_norm")).collect();
     let (mut done, mut stored) = (0, FxHashSet::default());
     for op in ops {
-        let operands: Vec<Option<ValueId>> = rewriter.op(op).operands().collect();
+        let mut operands: Vec<Option<ValueId>> = rewriter.op(op).operands().collect();
         let global = |i: usize| operands.get(i).copied().flatten().and_then(|v| rewriter.as_global(v));
         let (Some(scale), Some(mean), Some(var)) = (global(1), global(3), global(4)) else { continue };
         if !rewriter.global(scale).trainable {
@@ -76,6 +84,7 @@ fn train_batch_norms(module: &mut Module, train: GraphId) -> Result<usize, PassE
             }
             rewriter.set_role(statistic, Role::State, false);
         }
+        operands.extend(frozen.map(Some));
         let attrs = rewriter.attrs_of(op).clone();
         let new = rewriter.create(kind, &operands, attrs, 5, At::Before(op))?;
         let results = rewriter.op(new).results().to_vec();

@@ -9,7 +9,7 @@ mod group;
 mod loss;
 mod update;
 
-pub use grad::{GRADIENT_PREFIX, Grad};
+pub use grad::{GRADIENT_PREFIX, Grad, train_batch_norms};
 pub use group::ParamGroup;
 pub use loss::{Loss, LossKind};
 pub use update::{Optimiser, Schedule, Update};

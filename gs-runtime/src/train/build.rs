@@ -515,7 +515,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         }
         let Some(from) = self.read_batch(x) else { return Ok(None) };
         let mut reads = Vec::new();
-        for v in vectors {
+        for v in vectors.into_iter().chain(self.operand(op, 5)) {
             reads.push(self.read_home(v)?);
         }
         let part = Some(self.new_part(Moments::len_of(c), true));
@@ -548,7 +548,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         }
         let (Some(from), Some(at)) = (self.read_batch(dy), self.read_batch(x)) else { return Ok(None) };
         let mut reads = Vec::new();
-        for v in vectors {
+        for v in vectors.into_iter().chain(self.operand(op, 5)) {
             reads.push(self.read_home(v)?);
         }
         let mean_band = self.band(reads[1], c);

@@ -120,6 +120,18 @@ impl Call<'_, '_> {
         }
     }
 
+    /// A truth value; false, where none is read.
+    fn flag(&self, i: usize) -> Result<bool, KernelError> {
+        let Some(&home) = self.piece.reads.get(i) else { return Ok(false) };
+        match &self.state.homes[home] {
+            Held::Tensor(t) => {
+                let value = t.to_ints().and_then(|v| v.first().copied());
+                value.map(|v| v != 0).ok_or(KernelError::OutputType)
+            }
+            _ => Err(KernelError::OutputType),
+        }
+    }
+
     fn doubles(&self) -> Result<&[f64], KernelError> {
         let part = self.piece.part.ok_or(KernelError::OutputType)?;
         Ok(&self.state.doubles[part])
@@ -239,12 +251,15 @@ impl Call<'_, '_> {
         let n = *sum.count;
         let [new_mean, new_var, mean, inv_std, affine] = outs else { return Err(KernelError::OutputType) };
         let unbiased = if n > 1.0 { n / (n - 1.0) } else { 1.0 };
-        let var = |i: usize| sum.squares[i] / n.max(1.0);
+        let frozen = self.flag(4)?;
+        let centre = |i: usize| if frozen { f64::from(old_mean[i]) } else { sum.mean[i] };
+        let var = |i: usize| if frozen { f64::from(old_var[i]) } else { sum.squares[i] / n.max(1.0) };
         let deviation = |i: usize| 1.0 / (var(i) + epsilon).sqrt();
-        let running = |old: f32, new: f64| (keep * f64::from(old) + (1.0 - keep) * new) as f32;
+        let running =
+            |old: f32, new: f64| if frozen { old } else { (keep * f64::from(old) + (1.0 - keep) * new) as f32 };
         fill(new_mean, |i| running(old_mean[i], sum.mean[i]))?;
         fill(new_var, |i| running(old_var[i], var(i) * unbiased))?;
-        fill(mean, |i| sum.mean[i] as f32)?;
+        fill(mean, |i| centre(i) as f32)?;
         fill(inv_std, |i| deviation(i) as f32)?;
         let affine = affine.floats_mut()?;
         let half = affine.len() / 2;
@@ -252,7 +267,7 @@ impl Call<'_, '_> {
         let band = Band::new(c);
         let factor = |i: usize| f64::from(scale[i]) * deviation(i);
         band.fill(factors, |i| factor(i) as f32);
-        band.fill(shifts, |i| (f64::from(bias[i]) - sum.mean[i] * factor(i)) as f32);
+        band.fill(shifts, |i| (f64::from(bias[i]) - centre(i) * factor(i)) as f32);
         Ok(())
     }
 
@@ -272,6 +287,8 @@ impl Call<'_, '_> {
         let (b, constant) = rest.split_at_mut(third);
         let band = Band::new(c);
         let first = |i: usize| wide(scale, i) * wide(inv_std, i);
+        // Statistics that are given owe nothing to the input: their sums count for nothing.
+        let n = if self.flag(3)? { f64::INFINITY } else { n };
         let second = |i: usize| -first(i) * wide(inv_std, i).powi(2) * scaled[i] / n;
         band.fill(a, |i| first(i) as f32);
         band.fill(b, |i| second(i) as f32);

@@ -190,6 +190,34 @@ fn a_step_of_a_small_network_is_that_of_the_reference() {
     check(text, &list, SGD, &[18, 3, 9, 7], 7);
 }
 
+/// A flag says whether the running statistics are used, in the forward and in the backward pass.
+#[test]
+fn frozen_batch_normalisation_uses_what_it_has() {
+    let list = [
+        ("w1", "20,3,3,3"),
+        ("g1", "20"),
+        ("b1", "20"),
+        ("stat_m1", "20"),
+        ("stat_v1", "+20"),
+        ("w3", "7,20"),
+        ("c3", "7"),
+    ];
+    for flag in ["true", "false"] {
+        let text = format!(
+            "const @frozen : bool[] = dense({flag})\n\
+             graph @main(%x : f32[N, 3, 9, 7]) -> (%logits : f32[N, 7]) {{\n\
+             %1 = conv(%x, @w1) {{pads = [1, 1, 1, 1]}}\n\
+             %2, %m, %v, %b, %i = batch_norm_train(%1, @g1, @b1, @stat_m1, @stat_v1, @frozen)\n\
+             %3 = relu(%2)\n\
+             %7 = global_average_pool(%3)\n\
+             %8 = flatten(%7)\n\
+             %logits = gemm(%8, @w3, @c3) {{trans_b = true}}\n\
+             return %logits\n}}\n"
+        );
+        check(&text, &list, SGD, &[5, 3, 9, 7], 7);
+    }
+}
+
 #[test]
 fn residual_networks_train_with_both_kinds_of_shortcuts() {
     let list = [

@@ -118,7 +118,7 @@ fn operands_of_unknown_rank_are_let_through() {
                         "f32"
                     }
                     ("indices" | "shape" | "trip_count" | "labels" | "step", _) => "i64",
-                    ("cond" | "hard", _) => "bool",
+                    ("cond" | "hard" | "frozen", _) => "bool",
                     ("range", _) => "f32",
                     (n, _) if n.ends_with("scale") && decl.name != "batch_norm" => "f32",
                     (n, _) if n.ends_with("zp") || n == "zero_point" => "u8",
