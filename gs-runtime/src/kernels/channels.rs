@@ -4,8 +4,6 @@
 //! any number of channels are plain loops over slices, which the compiler vectorises for each instruction set. All buffers
 //! of a call have one layout. Sums of one image are `f32`, those over images `f64`.
 
-use super::conv_f32::Clip;
-use super::elementwise::clipped;
 use super::error::{KernelError, check_len};
 use super::isa::{Job, Kernels};
 use super::shape::{ImageLayout, nonzero};
@@ -53,15 +51,6 @@ impl Band {
     }
 }
 
-/// A term of [`sum_channels`]: an image, scaled and shifted per channel if there are bands for that.
-#[derive(Clone, Copy, Debug)]
-pub struct Term<'a> {
-    /// The image's buffer.
-    pub x: &'a [f32],
-    /// Scale and shift.
-    pub affine: Option<(&'a [f32], &'a [f32])>,
-}
-
 /// The rows of an image in its buffer.
 fn rows(layout: &ImageLayout) -> (usize, usize, usize, usize) {
     let start = layout.halo.top * layout.row_len() + layout.halo.left * layout.c;
@@ -74,7 +63,7 @@ fn rows(layout: &ImageLayout) -> (usize, usize, usize, usize) {
 
 /// Calls `f` with the first element of each piece of rows that a band covers, and the piece's length.
 #[inline(always)]
-fn pieces(layout: &ImageLayout, band: Band, mut f: impl FnMut(usize, usize)) {
+pub(super) fn pieces(layout: &ImageLayout, band: Band, mut f: impl FnMut(usize, usize)) {
     let (start, width, count, step) = rows(layout);
     for row in 0..count {
         let mut at = 0;
@@ -86,97 +75,19 @@ fn pieces(layout: &ImageLayout, band: Band, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-fn check(layout: &ImageLayout, band: Band, buffers: &[(&'static str, usize)]) -> Result<(), KernelError> {
+pub(super) fn check(
+    layout: &ImageLayout,
+    band: Band,
+    buffers: &[(&'static str, usize)],
+) -> Result<(), KernelError> {
     layout.check()?;
     nonzero("channels", layout.c)?;
     check_len("channels", layout.c, band.channels)?;
     buffers.iter().try_for_each(|&(name, len)| check_len(name, layout.len(), len))
 }
 
-fn check_bands(band: Band, bands: &[&[f32]]) -> Result<(), KernelError> {
+pub(super) fn check_bands(band: Band, bands: &[&[f32]]) -> Result<(), KernelError> {
     bands.iter().try_for_each(|b| check_len("band", band.len, b.len()))
-}
-
-/// `y = clip(a + b)` where either may be scaled and shifted per channel; without `b` only `a`.
-///
-/// # Errors
-/// Lengths that do not fit the layout or the band.
-pub fn sum_channels(
-    kernels: Kernels,
-    layout: &ImageLayout,
-    a: Term<'_>,
-    b: Option<Term<'_>>,
-    clip: Clip,
-    y: &mut [f32],
-) -> Result<(), KernelError> {
-    let band = Band::new(layout.c);
-    check(layout, band, &[("a", a.x.len()), ("y", y.len())])?;
-    for term in [Some(a), b].into_iter().flatten() {
-        check_len("x", layout.len(), term.x.len())?;
-        if let Some((scale, shift)) = term.affine {
-            check_bands(band, &[scale, shift])?;
-        }
-    }
-    kernels.run(Sum { layout, band, a, b, clip, y });
-    Ok(())
-}
-
-struct Sum<'a> {
-    layout: &'a ImageLayout,
-    band: Band,
-    a: Term<'a>,
-    b: Option<Term<'a>>,
-    clip: Clip,
-    y: &'a mut [f32],
-}
-
-impl Job for Sum<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let (clip, y) = (self.clip, self.y);
-        match (self.a.affine, self.b) {
-            (None, None) => pieces(self.layout, self.band, |at, n| {
-                for (y, &a) in y[at..at + n].iter_mut().zip(&self.a.x[at..at + n]) {
-                    *y = clipped(a, clip);
-                }
-            }),
-            (Some((scale, shift)), None) => pieces(self.layout, self.band, |at, n| {
-                let a = &self.a.x[at..at + n];
-                for (((y, &a), &s), &t) in y[at..at + n].iter_mut().zip(a).zip(scale).zip(shift) {
-                    *y = clipped(a * s + t, clip);
-                }
-            }),
-            (None, Some(Term { x, affine: None })) => pieces(self.layout, self.band, |at, n| {
-                let a = &self.a.x[at..at + n];
-                for ((y, &a), &b) in y[at..at + n].iter_mut().zip(a).zip(&x[at..at + n]) {
-                    *y = clipped(a + b, clip);
-                }
-            }),
-            (Some((scale, shift)), Some(Term { x, affine: None }))
-            | (None, Some(Term { x, affine: Some((scale, shift)) })) => {
-                let (scaled, plain) = if self.a.affine.is_some() { (self.a.x, x) } else { (x, self.a.x) };
-                pieces(self.layout, self.band, |at, n| {
-                    let (a, b) = (&scaled[at..at + n], &plain[at..at + n]);
-                    for ((((y, &a), &b), &s), &t) in
-                        y[at..at + n].iter_mut().zip(a).zip(b).zip(scale).zip(shift)
-                    {
-                        *y = clipped(a * s + t + b, clip);
-                    }
-                });
-            }
-            (Some((s1, t1)), Some(Term { x, affine: Some((s2, t2)) })) => {
-                pieces(self.layout, self.band, |at, n| {
-                    let (a, b, y) = (&self.a.x[at..at + n], &x[at..at + n], &mut y[at..at + n]);
-                    let (s1, t1, s2, t2) = (&s1[..n], &t1[..n], &s2[..n], &t2[..n]);
-                    for i in 0..n {
-                        y[i] = clipped((a[i] * s1[i] + t1[i]) + (b[i] * s2[i] + t2[i]), clip);
-                    }
-                });
-            }
-        }
-    }
 }
 
 /// Number, mean and sum of squared distances from the mean, of each channel.
@@ -451,82 +362,5 @@ impl Job for NormAssign<'_> {
                 dx[i] = (dx[i] * a[i] + x[i] * b[i]) + c[i];
             }
         });
-    }
-}
-
-/// As [`relu_grad`], with `dy` in `dx`.
-///
-/// # Errors
-/// Lengths that do not fit each other.
-pub fn relu_grad_assign(
-    kernels: Kernels,
-    more: Option<&[f32]>,
-    y: &[f32],
-    dx: &mut [f32],
-) -> Result<(), KernelError> {
-    let Some(more) = more else {
-        return super::map::update(kernels, dx, y, |d, y| if y > 0.0 { d } else { 0.0 });
-    };
-    check_len("dy", dx.len(), more.len())?;
-    check_len("y", dx.len(), y.len())?;
-    kernels.run(MaskedAssign { more, y, dx });
-    Ok(())
-}
-
-struct MaskedAssign<'a> {
-    more: &'a [f32],
-    y: &'a [f32],
-    dx: &'a mut [f32],
-}
-
-impl Job for MaskedAssign<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        for ((x, &b), &y) in self.dx.iter_mut().zip(self.more).zip(self.y) {
-            let sum = *x + b;
-            *x = if y > 0.0 { sum } else { 0.0 };
-        }
-    }
-}
-
-/// `dx = dy` (and `more`, if given, added) where `y` is above 0, else 0.
-///
-/// # Errors
-/// Lengths that do not fit each other.
-pub fn relu_grad(
-    kernels: Kernels,
-    dy: &[f32],
-    more: Option<&[f32]>,
-    y: &[f32],
-    dx: &mut [f32],
-) -> Result<(), KernelError> {
-    let Some(more) = more else {
-        return super::map::zip(kernels, dy, y, dx, |d, y| if y > 0.0 { d } else { 0.0 });
-    };
-    check_len("dy", dx.len(), dy.len())?;
-    check_len("dy", dx.len(), more.len())?;
-    check_len("y", dx.len(), y.len())?;
-    kernels.run(MaskedSum { dy, more, y, dx });
-    Ok(())
-}
-
-struct MaskedSum<'a> {
-    dy: &'a [f32],
-    more: &'a [f32],
-    y: &'a [f32],
-    dx: &'a mut [f32],
-}
-
-impl Job for MaskedSum<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        for (((x, &a), &b), &y) in self.dx.iter_mut().zip(self.dy).zip(self.more).zip(self.y) {
-            let sum = a + b;
-            *x = if y > 0.0 { sum } else { 0.0 };
-        }
     }
 }

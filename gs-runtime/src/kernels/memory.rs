@@ -78,3 +78,15 @@ pub fn bytes_of_mut(codes: &mut [i8]) -> &mut [u8] {
     // SAFETY: same size, alignment and lifetime; every byte is a valid `i8` as well.
     unsafe { std::slice::from_raw_parts_mut(codes.as_mut_ptr().cast(), codes.len()) }
 }
+
+/// Floats seen as the bytes that lie in them: a buffer of floats may hold bytes instead.
+pub fn bytes_in(floats: &[f32]) -> &[u8] {
+    // SAFETY: four bytes to a float, of weaker alignment; every byte is a valid `u8`.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+}
+
+/// As [`bytes_in`], to be written.
+pub fn bytes_in_mut(floats: &mut [f32]) -> &mut [u8] {
+    // SAFETY: as above; any four bytes are a valid `f32` as well.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), size_of_val(floats)) }
+}

@@ -19,7 +19,9 @@ mod depthwise;
 mod depthwise_grad;
 mod elementwise;
 mod error;
+mod fake_quant;
 mod finish;
+mod gate;
 mod grid;
 mod isa;
 mod layout;
@@ -43,14 +45,14 @@ mod simd_avx512;
 mod simd_portable;
 mod softmax;
 mod source;
+mod sum;
 mod tile;
 
 #[cfg(test)]
 mod tests;
 
 pub use channels::{
-    Band, Moments, Term, channel_sums, moments, norm_grad_apply, norm_grad_apply_assign, norm_grad_sums,
-    relu_grad, relu_grad_assign, sum_channels,
+    Band, Moments, channel_sums, moments, norm_grad_apply, norm_grad_apply_assign, norm_grad_sums,
 };
 pub use conv::ConvHalos;
 pub use conv_f32::{Clip, ConvF32, NO_CLIP, RELU};
@@ -60,12 +62,14 @@ pub use conv_weight_grad::ConvWeightGrad;
 pub use depthwise_grad::DepthwiseGrad;
 pub use elementwise::{add, add_assign, affine_channels, clip, mul, mul_assign};
 pub use error::KernelError;
+pub use fake_quant::{FakeQuant, fake_quant, fake_quant_grad, range_of, widen};
+pub use gate::{Gate, gated};
 pub use grid::{CodeType, Grid, OutGrid, QOutput};
 pub use isa::{Isa, Kernels};
 pub use layout::{to_channels_first, to_channels_last};
 pub use linear::{LinearF32, LinearQ, LinearShape, WeightOrder};
 pub use loss::{cross_entropy_grad_row, cross_entropy_row};
-pub use memory::{Scratch, bytes_of, bytes_of_mut};
+pub use memory::{Scratch, bytes_in, bytes_in_mut, bytes_of, bytes_of_mut};
 pub use optimiser::{AdamW, Sgd, adamw, sgd};
 pub use peak::{Peak, measure_peak};
 pub use pointwise::{Binary, Unary};
@@ -78,3 +82,4 @@ pub use quant::{code_table, dequantize, lookup, qlinear_add, qlinear_mul, quanti
 pub use requant::QWeights;
 pub use shape::{ConvShape, Halo, ImageLayout};
 pub use softmax::{qlinear_softmax, softmax};
+pub use sum::{ChannelSum, Keep, Quantised, Term, sum_channels, sum_quantised};

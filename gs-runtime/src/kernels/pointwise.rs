@@ -66,6 +66,10 @@ impl Unary {
 /// A function of two elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Binary {
+    /// `a + b`.
+    Add,
+    /// `a * b`.
+    Mul,
     /// `a - b`.
     Sub,
     /// `a / b`.
@@ -81,6 +85,8 @@ impl Binary {
     /// Slices of different lengths.
     pub fn run(self, kernels: Kernels, a: &[f32], b: &[f32], y: &mut [f32]) -> Result<(), KernelError> {
         match self {
+            Binary::Add => zip(kernels, a, b, y, |a, b| a + b),
+            Binary::Mul => zip(kernels, a, b, y, |a, b| a * b),
             Binary::Sub => zip(kernels, a, b, y, |a, b| a - b),
             Binary::Div => zip(kernels, a, b, y, |a, b| a / b),
             Binary::Within(low, high) => {

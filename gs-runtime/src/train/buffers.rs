@@ -10,8 +10,8 @@ use crate::plan::slot::{Layout, Slot};
 pub(super) fn share(stages: &mut [StageDraft<'_>], values: &[BatchValue]) -> (Vec<usize>, Vec<usize>) {
     let mut last = vec![(0, 0); values.len()];
     each(stages, |at, reads, piece| {
-        let write = piece.and_then(|p| p.write);
-        reads.iter().copied().chain(write).for_each(|v| last[v] = last[v].max(at));
+        let (write, kept) = piece.map_or((None, None), |p| (p.write, p.kept));
+        reads.iter().copied().chain(write).chain(kept).for_each(|v| last[v] = last[v].max(at));
     });
     let mut buffers: Vec<Slot> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
@@ -33,21 +33,28 @@ pub(super) fn share(stages: &mut [StageDraft<'_>], values: &[BatchValue]) -> (Ve
                 buffer_of[w] = buffer_of[reads[k]];
                 ending.retain(|&v| v != reads[k]);
             } else {
-                let found = free.iter().position(|&b| same(&buffers[b], slot));
-                buffer_of[w] = match found {
-                    Some(i) => free.remove(i),
-                    None => {
-                        buffers.push(slot.clone());
-                        buffers.len() - 1
-                    }
-                };
+                buffer_of[w] = take(slot, &mut free, &mut buffers);
+            }
+            if let Some(kept) = piece.kept {
+                buffer_of[kept] = take(&values[kept].slot, &mut free, &mut buffers);
             }
             // What nothing reads.
-            ending.extend((last[w] == at).then_some(w));
+            ending.extend([Some(w), piece.kept].into_iter().flatten().filter(|&v| last[v] == at));
         }
         free.extend(ending.into_iter().map(|v| buffer_of[v]).filter(|&b| b != usize::MAX));
     });
     (buffer_of, buffers.iter().map(Slot::len).collect())
+}
+
+/// A free buffer for a value, or a new one.
+fn take(slot: &Slot, free: &mut Vec<usize>, buffers: &mut Vec<Slot>) -> usize {
+    match free.iter().position(|&b| same(&buffers[b], slot)) {
+        Some(i) => free.remove(i),
+        None => {
+            buffers.push(slot.clone());
+            buffers.len() - 1
+        }
+    }
 }
 
 fn same(a: &Slot, b: &Slot) -> bool {

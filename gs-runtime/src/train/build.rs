@@ -2,8 +2,10 @@
 //! reference evaluator.
 
 use super::piece::{
-    Batch, BatchValue, Extents, Held, Home, Part, Product, Sample, SamplePiece, Sums, Whole, WholePiece,
+    Batch, BatchValue, Extents, GateKind, Gathered, Held, Home, Part, Product, Rounded, Sample, SamplePiece,
+    Whole, WholePiece,
 };
+use super::quantise::{Kept, OpenGrad, Watch};
 use super::schedule::{Schedule, StageDraft};
 use crate::kernels::{
     Band, Binary, Clip, ConvF32, ConvHalos, ConvInputGrad, ConvShape, ConvWeightGrad, DepthwiseGrad, Halo,
@@ -20,23 +22,31 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 /// A sum that may still take further terms: batch values, each with the home of its scale and shift.
-struct OpenSum {
-    op: OpId,
-    terms: Vec<(Batch, Option<Home>)>,
-    clip: Clip,
+pub(super) struct OpenSum {
+    pub(super) op: OpId,
+    pub(super) terms: Vec<(Batch, Option<Home>)>,
+    pub(super) clip: Clip,
+    /// Who watches its range.
+    pub(super) watch: Vec<Watch>,
+}
+
+impl OpenSum {
+    pub(super) fn new(op: OpId, terms: Vec<(Batch, Option<Home>)>, clip: Clip) -> Self {
+        Self { op, terms, clip, watch: Vec::new() }
+    }
 }
 
 /// Makes the pieces of a graph.
 pub(super) struct Builder<'b, 'm> {
     pub(super) planner: &'b mut Planner<'m>,
-    module: &'m Module,
+    pub(super) module: &'m Module,
     kernels: Kernels,
     /// Globals that the graph stores to.
     updated: FxHashSet<GlobalId>,
     /// Where each operation stands.
     place: FxHashMap<OpId, usize>,
     pub(super) values: Vec<BatchValue>,
-    batch_of: FxHashMap<ValueId, Batch>,
+    pub(super) batch_of: FxHashMap<ValueId, Batch>,
     pub(super) homes: Vec<Held>,
     /// Of homes that are values.
     pub(super) extents: Vec<Option<Extents>>,
@@ -44,18 +54,26 @@ pub(super) struct Builder<'b, 'm> {
     pub(super) globals: FxHashMap<GlobalId, Home>,
     /// Constants that kernels were made from.
     pub(super) baked: FxHashSet<GlobalId>,
-    pub(super) sums: Vec<Sums>,
+    pub(super) sums: Vec<Gathered>,
     pub(super) schedule: Schedule<'m>,
     /// Operations that the reference evaluator runs.
     pub(super) fallbacks: Vec<OpId>,
     /// The halo of images of these extents.
     halos: FxHashMap<Vec<usize>, Halo>,
-    open: FxHashMap<ValueId, OpenSum>,
+    pub(super) open: FxHashMap<ValueId, OpenSum>,
+    /// Gradients that the relu before a quantiser will take.
+    pub(super) open_grads: FxHashMap<ValueId, OpenGrad>,
+    /// What was kept of values that were rounded as they were made.
+    pub(super) kept: FxHashMap<ValueId, Kept>,
+    /// The open sum whose range a value is.
+    pub(super) watching: FxHashMap<ValueId, ValueId>,
+    /// The grids of ranges, by the kind of codes.
+    pub(super) grids: FxHashMap<(Home, u32, [bool; 3]), Home>,
     bands: FxHashMap<Home, Home>,
 }
 
 /// What a kernel for an operation was found to be.
-type Found = Option<()>;
+pub(super) type Found = Option<()>;
 
 impl<'b, 'm> Builder<'b, 'm> {
     pub(super) fn new(planner: &'b mut Planner<'m>, updated: FxHashSet<GlobalId>, ops: &[OpId]) -> Self {
@@ -78,6 +96,10 @@ impl<'b, 'm> Builder<'b, 'm> {
             fallbacks: Vec::new(),
             halos: FxHashMap::default(),
             open: FxHashMap::default(),
+            open_grads: FxHashMap::default(),
+            kept: FxHashMap::default(),
+            watching: FxHashMap::default(),
+            grids: FxHashMap::default(),
             bands: FxHashMap::default(),
         };
         ops.iter().for_each(|&op| {
@@ -118,15 +140,15 @@ impl<'b, 'm> Builder<'b, 'm> {
 
     // ---- values ----
 
-    fn operand(&self, op: OpId, i: usize) -> Option<ValueId> {
+    pub(super) fn operand(&self, op: OpId, i: usize) -> Option<ValueId> {
         self.module.op(op).operand(i)
     }
 
-    fn result(&self, op: OpId) -> ValueId {
+    pub(super) fn result(&self, op: OpId) -> ValueId {
         self.module.op(op).result()
     }
 
-    fn attrs(&self, op: OpId) -> &'m AttrSet {
+    pub(super) fn attrs(&self, op: OpId) -> &'m AttrSet {
         self.module.attrs_of(op)
     }
 
@@ -138,12 +160,12 @@ impl<'b, 'm> Builder<'b, 'm> {
         Some(Extents { elem: ty.elem, dims: dims.collect::<Option<_>>()? })
     }
 
-    fn f32_dims(&self, value: ValueId) -> Option<Vec<usize>> {
+    pub(super) fn f32_dims(&self, value: ValueId) -> Option<Vec<usize>> {
         self.extents_of(value).filter(|e| e.elem == ElemType::F32).map(|e| e.dims)
     }
 
     /// How the samples of a value lie, if it can be a batch of floats.
-    fn slot(&self, value: ValueId) -> Option<Slot> {
+    pub(super) fn slot(&self, value: ValueId) -> Option<Slot> {
         self.module.as_global(value).is_none().then_some(())?;
         let mut slot = self.planner.slot(value).filter(|s| s.code == Code::F32)?;
         if let Some(&halo) = self.halos.get(&slot.dims) {
@@ -152,7 +174,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         Some(slot)
     }
 
-    fn new_batch(&mut self, slot: Slot) -> Batch {
+    pub(super) fn new_batch(&mut self, slot: Slot) -> Batch {
         self.values.push(BatchValue { slot });
         self.values.len() - 1
     }
@@ -163,17 +185,17 @@ impl<'b, 'm> Builder<'b, 'm> {
         self.homes.len() - 1
     }
 
-    fn floats_home(&mut self, len: usize) -> Home {
+    pub(super) fn floats_home(&mut self, len: usize) -> Home {
         self.new_home(Held::Floats(vec![0.0; len]), None)
     }
 
-    fn new_part(&mut self, len: usize, double: bool) -> Part {
-        self.sums.push(Sums { len, double });
+    pub(super) fn new_part(&mut self, gathered: Gathered) -> Part {
+        self.sums.push(gathered);
         self.sums.len() - 1
     }
 
     /// A new batch value that is this value from now on.
-    fn make_batch(&mut self, value: ValueId) -> Option<Batch> {
+    pub(super) fn make_batch(&mut self, value: ValueId) -> Option<Batch> {
         let slot = self.slot(value)?;
         let batch = self.new_batch(slot);
         self.batch_of.insert(value, batch);
@@ -181,7 +203,7 @@ impl<'b, 'm> Builder<'b, 'm> {
     }
 
     /// The home of a float result that is no batch.
-    fn make_home(&mut self, value: ValueId) -> Option<Home> {
+    pub(super) fn make_home(&mut self, value: ValueId) -> Option<Home> {
         let extents = self.extents_of(value)?;
         let home = self.new_home(Held::Floats(vec![0.0; extents.dims.iter().product()]), Some(extents));
         self.home_of.insert(value, home);
@@ -189,7 +211,7 @@ impl<'b, 'm> Builder<'b, 'm> {
     }
 
     /// A value as a batch: made by a sample kernel, or brought in from its home.
-    fn read_batch(&mut self, value: ValueId) -> Option<Batch> {
+    pub(super) fn read_batch(&mut self, value: ValueId) -> Option<Batch> {
         self.settle(value);
         if let Some(&batch) = self.batch_of.get(&value) {
             return Some(batch);
@@ -235,7 +257,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         home
     }
 
-    fn sample(
+    pub(super) fn sample(
         &mut self,
         op: Option<OpId>,
         kernel: Sample,
@@ -244,10 +266,19 @@ impl<'b, 'm> Builder<'b, 'm> {
         homes: Vec<Home>,
         part: Option<Part>,
     ) {
-        self.schedule.sample(SamplePiece { op, kernel, reads, write, homes, part, in_place: None });
+        self.schedule.sample(SamplePiece {
+            op,
+            kernel,
+            reads,
+            write,
+            kept: None,
+            homes,
+            part,
+            in_place: None,
+        });
     }
 
-    fn whole(
+    pub(super) fn whole(
         &mut self,
         op: Option<OpId>,
         kernel: Whole<'m>,
@@ -261,7 +292,7 @@ impl<'b, 'm> Builder<'b, 'm> {
     // ---- sums ----
 
     /// Whether one operation of this name reads a value, and nothing else does.
-    fn read_by(&self, value: ValueId, names: &[&str]) -> bool {
+    pub(super) fn read_by(&self, value: ValueId, names: &[&str]) -> bool {
         match self.module.only_use(value) {
             Some(Use::Operand(user, _)) => {
                 names.contains(&self.module.op_name(user)) && !self.planner.wanted.contains(&value)
@@ -271,14 +302,14 @@ impl<'b, 'm> Builder<'b, 'm> {
     }
 
     /// A sum: kept open where an operation that may join it is its only reader.
-    fn add_sum(&mut self, value: ValueId, sum: OpenSum) -> Found {
+    pub(super) fn add_sum(&mut self, value: ValueId, sum: OpenSum) -> Found {
         let joins: &[&str] = match (sum.clip == NO_CLIP, sum.terms.as_slice()) {
             (true, [_]) => &["add", "relu"],
-            (true, [(_, None), (_, None)]) => &["relu", "relu_grad"],
+            (true, [(_, None), (_, None)]) => &["relu", "relu_grad", "fake_quant_grad"],
             (true, _) => &["relu"],
             (false, _) => &[],
         };
-        if self.read_by(value, joins) {
+        if self.read_by(value, joins) || self.is_rounded_next(value) {
             self.open.insert(value, sum);
             return Some(());
         }
@@ -287,15 +318,35 @@ impl<'b, 'm> Builder<'b, 'm> {
 
     fn close_sum(&mut self, value: ValueId, sum: OpenSum) -> Found {
         let write = self.make_batch(value)?;
+        self.push_sum(&sum, None, write, None);
+        self.watch_all(&sum.watch, value)
+    }
+
+    /// The piece of a sum. Several that watch its range look at it afterwards, one at once.
+    pub(super) fn push_sum(
+        &mut self,
+        sum: &OpenSum,
+        rounded: Option<(Rounded, Home)>,
+        write: Batch,
+        kept: Option<Batch>,
+    ) {
         let affine = sum.terms.iter().map(|t| t.1.is_some()).collect();
-        let homes = sum.terms.iter().filter_map(|t| t.1).collect();
+        let homes = sum.terms.iter().filter_map(|t| t.1).chain(rounded.map(|r| r.1)).collect();
         let reads = sum.terms.iter().map(|t| t.0).collect();
-        self.sample(Some(sum.op), Sample::Sum { affine, clip: sum.clip }, reads, Some(write), homes, None);
-        Some(())
+        let part = match (rounded, sum.watch.first()) {
+            (Some(_), Some(watch)) => Some(watch.part),
+            _ => None,
+        };
+        let kernel = Sample::Sum { affine, clip: sum.clip, rounded: rounded.map(|r| r.0) };
+        let (op, write) = (Some(sum.op), Some(write));
+        self.schedule.sample(SamplePiece { op, kernel, reads, write, kept, homes, part, in_place: None });
     }
 
     /// A value that is an open sum is needed as it is.
     fn settle(&mut self, value: ValueId) {
+        if let Some(&seen) = self.watching.get(&value) {
+            self.settle(seen);
+        }
         if let Some(sum) = self.open.remove(&value) {
             // Values of open sums have slots: that was looked up when they were opened.
             let _ = self.close_sum(value, sum);
@@ -338,9 +389,15 @@ impl<'b, 'm> Builder<'b, 'm> {
             "conv_weight_grad" => Ok(self.conv_weight_grad(op)),
             "batch_norm_train" => self.batch_norm_train(op),
             "batch_norm_grad" => self.batch_norm_grad(op),
-            "add" => Ok(self.add_op(op)),
+            "add" => match self.add_op(op) {
+                None => self.of_wholes(op, Binary::Add),
+                found => Ok(found),
+            },
             "relu" => Ok(self.relu(op)),
             "relu_grad" => Ok(self.relu_grad(op)),
+            "fake_quant" => self.fake_quant(op),
+            "fake_quant_grad" => self.fake_quant_grad(op),
+            "observe" => self.observe(op),
             "reduce_sum" => Ok(self.reduce_sum(op).or_else(|| self.sum_pixels(op))),
             "reduce_mean" => Ok(self.sum_pixels(op)),
             "sub" => Ok(self.binary(op, Binary::Sub)),
@@ -479,7 +536,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         if shape.is_depthwise() {
             let plan = Arc::new(DepthwiseGrad::new(self.kernels, &shape, halos.x, halos.y).ok()?);
             let reads = vec![self.read_batch(dy)?, self.read_batch(x)?];
-            let part = Some(self.new_part(plan.sums_len(), false));
+            let part = Some(self.new_part(Gathered::Single(plan.sums_len())));
             self.sample(Some(op), Sample::DepthwiseWeightGrad(plan.clone()), reads, None, vec![], part);
             let home = self.make_home(dw)?;
             self.whole(Some(op), Whole::DepthwiseWeightGrad(plan), vec![], vec![home], part);
@@ -487,7 +544,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         }
         let plan = Arc::new(ConvWeightGrad::new(self.kernels, &shape, &halos).ok()?);
         let reads = vec![self.read_batch(dy)?, self.read_batch(x)?];
-        let part = Some(self.new_part(plan.sums_len(), false));
+        let part = Some(self.new_part(Gathered::Single(plan.sums_len())));
         self.sample(Some(op), Sample::WeightGrad(plan.clone()), reads, None, vec![], part);
         let home = self.make_home(dw)?;
         self.whole(Some(op), Whole::WeightGrad(plan), vec![], vec![home], part);
@@ -518,7 +575,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         for v in vectors.into_iter().chain(self.operand(op, 5)) {
             reads.push(self.read_home(v)?);
         }
-        let part = Some(self.new_part(Moments::len_of(c), true));
+        let part = Some(self.new_part(Gathered::Double(Moments::len_of(c))));
         self.sample(Some(op), Sample::Moments, vec![from], None, vec![], part);
         let mut writes = Vec::new();
         for &v in statistics {
@@ -531,7 +588,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         let (epsilon, keep) = (attrs.float("epsilon", 1e-5), attrs.float("momentum", 0.9));
         let kernel = Whole::Moments { epsilon: f64::from(epsilon), keep: f64::from(keep) };
         self.whole(Some(op), kernel, reads, writes, part);
-        self.add_sum(y, OpenSum { op, terms: vec![(from, Some(affine))], clip: NO_CLIP });
+        self.add_sum(y, OpenSum::new(op, vec![(from, Some(affine))], NO_CLIP));
         Ok(Some(()))
     }
 
@@ -552,7 +609,7 @@ impl<'b, 'm> Builder<'b, 'm> {
             reads.push(self.read_home(v)?);
         }
         let mean_band = self.band(reads[1], c);
-        let part = Some(self.new_part(2 * c, true));
+        let part = Some(self.new_part(Gathered::Double(2 * c)));
         self.sample(Some(op), Sample::NormGradSums, vec![from, at], None, vec![mean_band], part);
         let mut writes = Vec::new();
         for v in [dscale, dbias] {
@@ -582,7 +639,7 @@ impl<'b, 'm> Builder<'b, 'm> {
     }
 
     /// Slots of the same extents.
-    fn same(&self, values: &[ValueId]) -> Option<Slot> {
+    pub(super) fn same(&self, values: &[ValueId]) -> Option<Slot> {
         let mut slots = values.iter().map(|&v| self.slot(v));
         let first = slots.next()??;
         slots.all(|s| s.is_some_and(|s| s.dims == first.dims)).then_some(first)
@@ -603,7 +660,22 @@ impl<'b, 'm> Builder<'b, 'm> {
                 None => terms.push((self.read_batch(v)?, None)),
             }
         }
-        self.add_sum(y, OpenSum { op, terms, clip: NO_CLIP })
+        self.add_sum(y, OpenSum::new(op, terms, NO_CLIP))
+    }
+
+    /// Two values of the same extents that are no samples: gradients of a shared weight, terms of a loss.
+    fn of_wholes(&mut self, op: OpId, function: Binary) -> Result<Found, ExecError> {
+        let (Some(a), Some(b), y) = (self.operand(op, 0), self.operand(op, 1), self.result(op)) else {
+            return Ok(None);
+        };
+        let dims = self.f32_dims(y);
+        if dims.is_none() || [a, b].iter().any(|&v| self.f32_dims(v) != dims) {
+            return Ok(None);
+        }
+        let reads = vec![self.read_home(a)?, self.read_home(b)?];
+        let Some(home) = self.make_home(y) else { return Ok(None) };
+        self.whole(Some(op), Whole::Binary(function), reads, vec![home], None);
+        Ok(Some(()))
     }
 
     fn unary(&mut self, op: OpId, function: Unary) -> Found {
@@ -676,33 +748,41 @@ impl<'b, 'm> Builder<'b, 'm> {
             Some(sum) => sum.terms,
             None => vec![(self.read_batch(x)?, None)],
         };
-        self.add_sum(y, OpenSum { op, terms, clip: RELU })
+        self.add_sum(y, OpenSum::new(op, terms, RELU))
     }
 
     fn relu_grad(&mut self, op: OpId) -> Found {
         let (dy, y, dx) = (self.operand(op, 0)?, self.operand(op, 1)?, self.result(op));
         self.same(&[dy, y, dx])?;
-        let joined =
-            self.open.get(&dy).is_some_and(|s| s.terms.len() == 2 && s.terms.iter().all(|t| t.1.is_none()));
-        let mut reads: Vec<Batch> = match self.open.remove(&dy) {
-            Some(sum) if joined => sum.terms.iter().map(|t| t.0).collect(),
-            Some(sum) => {
-                self.close_sum(dy, sum)?;
-                vec![self.read_batch(dy)?]
-            }
-            None => vec![self.read_batch(dy)?],
-        };
+        if let Some(grad) = self.open_grads.remove(&dy) {
+            return self.close_grad(op, dx, grad.through_relu());
+        }
+        let mut reads = self.gradients(dy)?;
         reads.push(self.read_batch(y)?);
         let write = self.make_batch(dx)?;
-        self.sample(Some(op), Sample::ReluGrad, reads, Some(write), vec![], None);
+        self.sample(Some(op), Sample::Gated(GateKind::Relu), reads, Some(write), vec![], None);
         Some(())
+    }
+
+    /// A gradient, or the two whose sum it is where nothing else wants the sum.
+    pub(super) fn gradients(&mut self, dy: ValueId) -> Option<Vec<Batch>> {
+        let plain =
+            |s: &OpenSum| s.clip == NO_CLIP && s.terms.len() == 2 && s.terms.iter().all(|t| t.1.is_none());
+        match self.open.remove(&dy) {
+            Some(sum) if plain(&sum) && sum.watch.is_empty() => Some(sum.terms.iter().map(|t| t.0).collect()),
+            Some(sum) => {
+                self.close_sum(dy, sum)?;
+                Some(vec![self.read_batch(dy)?])
+            }
+            None => Some(vec![self.read_batch(dy)?]),
+        }
     }
 
     /// Sums per channel of a value to another that has one element for each.
     fn channel_sums(&mut self, op: OpId, x: ValueId, y: ValueId) -> Found {
         let (_, c) = self.channels(x)?;
         let from = self.read_batch(x)?;
-        let part = Some(self.new_part(c, true));
+        let part = Some(self.new_part(Gathered::Double(c)));
         self.sample(Some(op), Sample::ChannelSums, vec![from], None, vec![], part);
         let home = self.make_home(y)?;
         self.whole(Some(op), Whole::Sums, vec![], vec![home], part);

@@ -11,7 +11,9 @@ mod buffers;
 mod build;
 mod piece;
 mod profile;
+mod quantise;
 mod region;
+mod sample;
 mod schedule;
 mod state;
 mod wave;
@@ -22,7 +24,7 @@ use crate::plan::build::Planner;
 use build::Builder;
 use gs_eval::{Bindings, ExecError, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module, OpId, ValueId};
-use piece::{BatchValue, Extents, Held, Home, Sums, WholePiece};
+use piece::{BatchValue, Extents, Gathered, Held, Home, WholePiece};
 use profile::Clock;
 pub use profile::Spent;
 use region::{Region, Shared};
@@ -50,7 +52,7 @@ struct Parts<'a> {
     stages: Vec<Stage<'a>>,
     values: Vec<BatchValue>,
     buffer_of: Vec<usize>,
-    sums: Vec<Sums>,
+    sums: Vec<Gathered>,
     extents: Vec<Option<Extents>>,
     home_of: FxHashMap<ValueId, Home>,
     globals: FxHashMap<GlobalId, Home>,

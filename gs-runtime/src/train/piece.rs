@@ -7,6 +7,7 @@ use crate::kernels::{
 };
 use crate::plan::kernel::Kernel;
 use crate::plan::slot::Slot;
+use gs_eval::quant::CodeKind;
 use gs_eval::{OpPlan, Tensor};
 use gs_ir::{ElemType, OpId};
 use std::sync::Arc;
@@ -68,11 +69,15 @@ pub(super) struct Extents {
     pub(super) dims: Vec<usize>,
 }
 
-/// Partial sums: their number, and whether they are `f64`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sums {
-    pub(super) len: usize,
-    pub(super) double: bool,
+/// What a chunk of samples gathers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Gathered {
+    /// So many sums in `f32`.
+    Single(usize),
+    /// So many sums in `f64`.
+    Double(usize),
+    /// A lowest and a highest element.
+    Range,
 }
 
 /// A kernel that computes samples by themselves. What it reads is in the order of its operands.
@@ -97,10 +102,13 @@ pub(super) enum Sample {
     Moments,
     /// `x` to sums per channel.
     ChannelSums,
-    /// The sum of what is read, each scaled and shifted by the next home if it is said so, limited.
-    Sum { affine: Vec<bool>, clip: Clip },
-    /// `dy`, maybe another one that is added, and `y` of a relu.
-    ReluGrad,
+    /// The sum of what is read, each scaled and shifted by the next home if it is said so, limited; then rounded to the grid
+    /// of the last home if that is asked for.
+    Sum { affine: Vec<bool>, clip: Clip, rounded: Option<Rounded> },
+    /// `x` to its range.
+    Range,
+    /// `dy`, maybe another one that is added, and what the gate looks at; the grid of a quantiser is home 0.
+    Gated(GateKind),
     /// `dy`, `x` to sums; the means are home 0.
     NormGradSums,
     /// `dy`, `x` to `dx`; the factors are home 0.
@@ -117,12 +125,38 @@ pub(super) enum Sample {
     Forward(Box<Kernel>),
 }
 
+/// What is kept of a sum that is rounded to a grid.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Rounded {
+    /// Nothing.
+    Only,
+    /// The sum before it is rounded.
+    AndValue,
+    /// Where gradients pass, a byte for each element; a relu stands before if `positive`.
+    AndGate { positive: bool },
+}
+
+/// Where gradients pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum GateKind {
+    /// Where `y` is above 0.
+    Relu,
+    /// Where the grid covers `x`.
+    Within,
+    /// Both.
+    ReluWithin,
+    /// Where [`Rounded::AndGate`] left a byte that is not 0.
+    Bytes,
+}
+
 /// A sample kernel and its operands.
 pub(super) struct SamplePiece {
     pub(super) op: Option<OpId>,
     pub(super) kernel: Sample,
     pub(super) reads: Vec<Batch>,
     pub(super) write: Option<Batch>,
+    /// What is kept besides the result.
+    pub(super) kept: Option<Batch>,
     pub(super) homes: Vec<Home>,
     pub(super) part: Option<Part>,
     /// The operand whose buffer the result takes over; what is written is computed from what lies there.
@@ -133,8 +167,8 @@ impl SamplePiece {
     /// How many of the first operands may be overwritten element by element.
     pub(super) fn overwritable(&self) -> usize {
         match self.kernel {
-            // All but the mask.
-            Sample::ReluGrad => self.reads.len() - 1,
+            // All but what the gate looks at.
+            Sample::Gated(_) => self.reads.len() - 1,
             Sample::NormGradApply => 1,
             _ => 0,
         }
@@ -162,6 +196,18 @@ pub(super) enum Whole<'m> {
     NormGrad { n: f64 },
     /// Partial sums to sums.
     Sums,
+    /// The range of a batch, and an earlier range, to a new one.
+    Ranges { decay: f64 },
+    /// A value and an earlier range to a new one, or one for each channel.
+    Observe { decay: f64, channels: Channels },
+    /// A range, or one for each channel, to grids.
+    Grids(CodeKind),
+    /// A value and grids to the rounded value.
+    FakeQuant(Channels),
+    /// `dy`, `x` and grids to `dx`.
+    FakeQuantGrad(Channels),
+    /// Two values of the same extents, element by element.
+    Binary(Binary),
     /// A matrix product.
     Product(Product),
     /// A matrix with its axes swapped.
@@ -176,6 +222,13 @@ pub(super) enum Whole<'m> {
     AdamW(AdamW),
     /// The reference evaluator.
     Eval(Box<OpPlan<'m>>),
+}
+
+/// How the channels of a tensor lie: so many, of `plane` elements in a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Channels {
+    pub(super) count: usize,
+    pub(super) plane: usize,
 }
 
 /// `alpha * a * b + beta * c`, either factor perhaps transposed.

@@ -39,6 +39,7 @@ impl<'m> Schedule<'m> {
             self.close();
         }
         self.made.extend(piece.write);
+        self.made.extend(piece.kept);
         self.summed.extend(piece.part);
         self.read.extend(&piece.homes);
         self.region.push(piece);

@@ -1,9 +1,12 @@
 //! Running whole pieces: those of a level at the same time, evaluations of the reference evaluator one by one.
 
 use super::piece::{Extents, Held, Home, Product, Whole, WholePiece};
-use super::region::Shared;
+use super::region::{NO_RANGE, Shared};
 use super::state::State;
-use crate::kernels::{self as k, Band, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder};
+use crate::kernels::{
+    self as k, Band, FakeQuant, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
+};
+use gs_eval::quant::Grid;
 use gs_eval::{Bindings, ExecError};
 use gs_ir::ValueId;
 use rayon::prelude::*;
@@ -86,6 +89,10 @@ fn whole_name(kernel: &Whole<'_>) -> &'static str {
         Whole::Moments { .. } => "batch_norm_train: total",
         Whole::NormGrad { .. } => "batch_norm_grad: total",
         Whole::Sums => "channel sums: total",
+        Whole::Ranges { .. } | Whole::Observe { .. } => "observe",
+        Whole::Grids(_) | Whole::FakeQuant(_) => "fake_quant of weights",
+        Whole::FakeQuantGrad(_) => "fake_quant_grad of weights",
+        Whole::Binary(_) => "element by element",
         Whole::Product(_) => "matrix product",
         Whole::Swap { .. } => "transpose",
         Whole::CrossEntropy { .. } => "cross_entropy",
@@ -166,6 +173,52 @@ impl Call<'_, '_> {
                 let total = total(self.doubles()?, out.len());
                 out.iter_mut().zip(total).for_each(|(o, t)| *o = t as f32);
                 Ok(())
+            }
+            Whole::Ranges { decay } => {
+                let mut seen = NO_RANGE;
+                sums.as_chunks().0.iter().for_each(|&range| k::widen(&mut seen, range));
+                mixed(self.read(0)?, *decay, &[seen], first(outs)?);
+                Ok(())
+            }
+            Whole::Observe { decay, channels } => {
+                let mut seen = vec![NO_RANGE; channels.count];
+                for (plane, c) in self.read(0)?.chunks_exact(channels.plane).zip((0..channels.count).cycle())
+                {
+                    k::widen(&mut seen[c], k::range_of(self.shared.kernels, plane));
+                }
+                mixed(self.read(1)?, *decay, &seen, first(outs)?);
+                Ok(())
+            }
+            Whole::Grids(kind) => {
+                let (low, high) = self.read(0)?.split_at(self.read(0)?.len() / 2);
+                let grids = first(outs)?.as_chunks_mut().0.iter_mut();
+                for ((grid, &low), &high) in grids.zip(low).zip(high) {
+                    *grid = FakeQuant::new(&Grid::cover(low, high, *kind)).to_floats();
+                }
+                Ok(())
+            }
+            Whole::FakeQuant(channels) => {
+                let (x, y) = (self.read(0)?, first(outs)?);
+                let planes = x.chunks_exact(channels.plane).zip(y.chunks_exact_mut(channels.plane));
+                let grids = self.read(1)?.chunks_exact(FakeQuant::LEN).cycle();
+                for ((x, y), grid) in planes.zip(grids) {
+                    let grid = FakeQuant::from_floats(grid).ok_or(KernelError::OutputType)?;
+                    k::fake_quant(self.shared.kernels, grid, x, y)?;
+                }
+                Ok(())
+            }
+            Whole::FakeQuantGrad(channels) => {
+                let plane = channels.plane;
+                let (dy, x) = (self.read(0)?.chunks_exact(plane), self.read(1)?.chunks_exact(plane));
+                let grids = self.read(2)?.chunks_exact(FakeQuant::LEN).cycle();
+                for (((dx, dy), x), grid) in first(outs)?.chunks_exact_mut(plane).zip(dy).zip(x).zip(grids) {
+                    let grid = FakeQuant::from_floats(grid).ok_or(KernelError::OutputType)?;
+                    k::fake_quant_grad(self.shared.kernels, grid, dy, x, dx)?;
+                }
+                Ok(())
+            }
+            Whole::Binary(function) => {
+                function.run(self.shared.kernels, self.read(0)?, self.read(1)?, first(outs)?)
             }
             Whole::Product(product) => self.product(product, first(outs)?),
             Whole::Swap { rows } => {
@@ -344,6 +397,15 @@ fn first(outs: &mut [Held]) -> Result<&mut Vec<f32>, KernelError> {
 fn fill(out: &mut Held, value: impl Fn(usize) -> f32) -> Result<(), KernelError> {
     out.floats_mut()?.iter_mut().enumerate().for_each(|(i, v)| *v = value(i));
     Ok(())
+}
+
+/// Ranges (minima, then maxima) mixed with what was seen; where nothing was, the old ones.
+fn mixed(old: &[f32], decay: f64, seen: &[[f32; 2]], new: &mut [f32]) {
+    let seen = [0, 1].into_iter().flat_map(|side| seen.iter().map(move |s| s[side]));
+    for ((new, &old), seen) in new.iter_mut().zip(old).zip(seen) {
+        let mix = decay * f64::from(old) + (1.0 - decay) * f64::from(seen);
+        *new = if seen.is_finite() { mix as f32 } else { old };
+    }
 }
 
 /// The sum of partial sums of `len` elements each, in their order.

@@ -34,6 +34,7 @@ fn trained(text: &str, pipeline: &str) -> (Module, GraphId) {
 fn train(module: &mut Module, pipeline: &str) {
     let mut registry = PassRegistry::default();
     gs_passes::passes::register(&mut registry);
+    gs_algos::passes::register(&mut registry);
     let manager = PassManager { registry: &registry, verify_each: true };
     let pipeline = Pipeline::parse(pipeline).expect("a pipeline");
     manager.run(&pipeline, module, &mut PassContext::default(), &mut |_| {}).expect("a training graph");
@@ -44,11 +45,15 @@ fn dims(text: &str) -> Vec<usize> {
     text.split(',').map(|d| d.parse().expect("a number")).collect()
 }
 
-/// `param` lines; a `+` before the extents asks for positive numbers, which the contents of [`contents`] obey.
+/// `param` lines; a `+` before the extents asks for positive numbers, which the contents of [`contents`] obey; ranges are such.
 fn params(list: &[(&str, &str)]) -> String {
     let mut out = String::new();
     for (name, extents) in list {
-        let role = if name.starts_with("stat") { "const" } else { "param" };
+        let role = match name {
+            n if n.starts_with("stat") => "const",
+            n if n.starts_with("range") => "state",
+            _ => "param",
+        };
         let all = extents.trim_start_matches('+').replace(',', ", ");
         out.push_str(&format!("{role} @{name} : f32[{all}] = splat(0.0)\n"));
     }
@@ -62,6 +67,12 @@ fn contents(module: &Module, list: &[(&str, &str)]) -> Vec<(GlobalId, Tensor)> {
         let mut tensor = dice.tensor(&dims(extents.trim_start_matches('+')));
         if extents.starts_with('+') {
             let v: Vec<f32> = tensor.as_f32().unwrap().iter().map(|v| v.abs() + 0.3).collect();
+            tensor = Tensor::f32s(tensor.dims().to_vec(), v).unwrap();
+        }
+        if name.starts_with("range") {
+            let half = tensor.len() / 2;
+            let bound = |(i, v): (usize, &f32)| if i < half { -v.abs() } else { 2.0 * v.abs() + 0.2 };
+            let v: Vec<f32> = tensor.as_f32().unwrap().iter().enumerate().map(bound).collect();
             tensor = Tensor::f32s(tensor.dims().to_vec(), v).unwrap();
         }
         (global, tensor)
@@ -98,7 +109,8 @@ fn inputs(x: &[usize], classes: usize, seed: u64) -> Vec<Tensor> {
     vec![image, Tensor::i64s([x[0]], labels.iter().map(|l| l % classes as i64).collect::<Vec<_>>()).unwrap()]
 }
 
-/// Three steps of a network, in the runtime's planned executor and step by step in the reference.
+/// Three steps of a network, in the runtime's planned executor and step by step in the reference. Where a value lies between two
+/// codes of a quantiser, or at a relu's zero, the order of a sum decides; these inputs have no such value.
 fn check(text: &str, list: &[(&str, &str)], pipeline: &str, x: &[usize], classes: usize) {
     let (module, graph) = trained(&format!("dims N >= 1\n{}{text}", params(list)), pipeline);
     let start = contents(&module, list);
@@ -315,6 +327,104 @@ fn mobile_networks_train() {
         %logits = gemm(%10, @w5) {trans_b = true}\n\
         return %logits\n}\n";
     check(text, &list, SGD, &[6, 3, 9, 11], 3);
+}
+
+const QAT: &str = "loss,observe{decay=0.75},grad,update{lr=0.05, weight_decay=0.01}";
+
+/// A network with quantisers: on the image, behind relu, behind a normalisation before an addition, behind the addition with
+/// and without relu, behind a pooling and on logits; on weights per channel and per tensor.
+#[test]
+fn networks_with_quantisers_train() {
+    let list = [
+        ("w1", "7,3,3,3"),
+        ("g1", "+7"),
+        ("b1", "7"),
+        ("stat_m1", "7"),
+        ("stat_v1", "+7"),
+        ("w2", "7,7,3,3"),
+        ("g2", "+7"),
+        ("b2", "7"),
+        ("stat_m2", "7"),
+        ("stat_v2", "+7"),
+        ("w3", "16,7,3,3"),
+        ("c3", "16"),
+        ("w4", "5,16"),
+        ("range_x", "2"),
+        ("range_w1", "2,7"),
+        ("range_1", "2"),
+        ("range_w2", "2,3"),
+        ("range_2", "2"),
+        ("range_3", "2"),
+        ("range_w3", "2,7"),
+        ("range_4", "2"),
+        ("range_5", "2"),
+        ("range_w4", "2"),
+        ("range_6", "2"),
+    ];
+    let text = "graph @main(%x : f32[N, 3, 8, 8]) -> (%logits : f32[N, 5]) {\n\
+        %0 = fake_quant(%x, @range_x)\n\
+        %u1 = fake_quant(@w1, @range_w1) {axis = 0, narrow = true, signed = true, symmetric = true}\n\
+        %1 = conv(%0, %u1) {pads = [1, 1, 1, 1]}\n\
+        %2 = batch_norm(%1, @g1, @b1, @stat_m1, @stat_v1)\n\
+        %3 = relu(%2)\n\
+        %4 = fake_quant(%3, @range_1) {bits = 4}\n\
+        %u2 = fake_quant(@w2, @range_w2) {axis = 3, bits = 5, signed = true}\n\
+        %5 = conv(%4, %u2) {pads = [1, 1, 1, 1]}\n\
+        %6 = batch_norm(%5, @g2, @b2, @stat_m2, @stat_v2)\n\
+        %7 = fake_quant(%6, @range_2) {symmetric = true, signed = true}\n\
+        %8 = add(%7, %4)\n\
+        %9 = relu(%8)\n\
+        %10 = fake_quant(%9, @range_3) {bits = 3}\n\
+        %u3 = fake_quant(@w3, @range_w3) {axis = 1, signed = true}\n\
+        %11 = conv(%10, %u3, @c3) {pads = [1, 1, 1, 1], strides = [2, 2]}\n\
+        %12 = clip(%11) {min = 0.0, max = 6.0}\n\
+        %13 = fake_quant(%12, @range_4)\n\
+        %14 = global_average_pool(%13)\n\
+        %15 = fake_quant(%14, @range_5)\n\
+        %16 = flatten(%15)\n\
+        %u4 = fake_quant(@w4, @range_w4) {symmetric = true, signed = true}\n\
+        %17 = gemm(%16, %u4) {trans_b = true}\n\
+        %logits = fake_quant(%17, @range_6)\n\
+        return %logits\n}\n";
+    check(text, &list, QAT, &[5, 3, 8, 8], 5);
+    check(text, &list, QAT, &[34, 3, 8, 8], 5);
+}
+
+/// Quantisers that cannot join what makes their operand: others read it too, or several quantisers share it.
+#[test]
+fn values_that_are_read_unrounded_too_train() {
+    let list = [
+        ("w1", "4,2,3,3"),
+        ("g1", "+4"),
+        ("b1", "4"),
+        ("stat_m1", "4"),
+        ("stat_v1", "+4"),
+        ("w2", "4,4,1,1"),
+        ("w3", "3,4"),
+        ("range_1", "2"),
+        ("range_2", "2"),
+        ("range_w", "2"),
+    ];
+    let text = "graph @main(%x : f32[N, 2, 6, 5]) -> (%logits : f32[N, 3]) {\n\
+        %1 = conv(%x, @w1) {pads = [1, 1, 1, 1]}\n\
+        %2 = batch_norm(%1, @g1, @b1, @stat_m1, @stat_v1)\n\
+        %3 = relu(%2)\n\
+        %4 = fake_quant(%3, @range_1) {bits = 4}\n\
+        %5 = fake_quant(%3, @range_2) {bits = 2, signed = true, symmetric = true}\n\
+        %u = fake_quant(@w2, @range_w) {bits = 4, signed = true}\n\
+        %6 = conv(%4, %u)\n\
+        %7 = conv(%5, %u)\n\
+        %8 = add(%6, %7)\n\
+        %9 = fake_quant(%8, @range_2) {bits = 2, signed = true, symmetric = true}\n\
+        %10 = add(%9, %3)\n\
+        %11 = relu(%10)\n\
+        %12 = global_average_pool(%11)\n\
+        %13 = flatten(%12)\n\
+        %14 = gemm(%13, @w3) {trans_b = true}\n\
+        %logits = tanh(%14)\n\
+        return %logits\n}\n";
+    check(text, &list, QAT, &[5, 2, 6, 5], 3);
+    check(text, &list, "loss,grad,update{lr=0.05}", &[5, 2, 6, 5], 3);
 }
 
 #[test]

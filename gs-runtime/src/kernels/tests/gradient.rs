@@ -2,6 +2,7 @@
 
 use super::conv::{each_term, layouts, random_shape};
 use super::*;
+use gs_eval::quant::{CodeKind, Grid as CoveringGrid};
 
 fn close(got: f32, (want, size): (f64, f64), what: &str) {
     let error = (f64::from(got) - want).abs();
@@ -157,7 +158,8 @@ fn passes_with_numbers_per_channel_are_what_they_say() {
                 let first = Term { x: &la, affine: (case % 2 == 1).then_some((&bands[0], &bands[1])) };
                 let affine = (case / 2 == 2).then_some((&bands[2][..], &bands[3][..]));
                 let second = (case >= 2).then_some(Term { x: &lb, affine });
-                sum_channels(kernels, &layout, first, second, RELU, &mut out).unwrap();
+                let sum = ChannelSum { a: first, b: second, clip: RELU };
+                sum_channels(kernels, &layout, &sum, &mut out).unwrap();
                 for (i, &got) in inside(&layout, &out).iter().enumerate() {
                     let c = i % layout.c;
                     let affine = |v: f32, s: usize| {
@@ -191,13 +193,64 @@ fn passes_with_numbers_per_channel_are_what_they_say() {
                 assert!((got - want).abs() < 1e-3, "{got} for {want}");
             }
             for more in [None, Some(&lb[..])] {
-                relu_grad(kernels, &la, more, &ly, &mut out).unwrap();
+                gated(kernels, Some(&la), more, Gate::Relu(&ly), &mut out).unwrap();
                 assigned.copy_from_slice(&la);
-                relu_grad_assign(kernels, more, &ly, &mut assigned).unwrap();
+                gated(kernels, None, more, Gate::Relu(&ly), &mut assigned).unwrap();
                 assert_eq!(assigned, out);
             }
             for (i, &got) in inside(&layout, &out).iter().enumerate() {
                 assert_eq!(got, if y[i] > 0.0 { a[i] + b[i] } else { 0.0 });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rounded_sum_is_the_sum_rounded_and_its_gate_is_where_gradients_pass() {
+    for seed in 0..40 {
+        let rng = &mut Rng::new(seed);
+        let layout =
+            ImageLayout { h: rng.range(1, 7), w: rng.range(1, 9), c: rng.range(1, 80), halo: rng.halo(2) };
+        let n = layout.h * layout.w * layout.c;
+        let [a, b] = [(); 2].map(|()| surrounded(&layout, &rng.floats(n), 0.0));
+        let kind = CodeKind { bits: 3, signed: seed % 2 == 0, symmetric: seed % 4 < 2, narrow: false };
+        let grid = FakeQuant::new(&CoveringGrid::cover(-0.3, 0.6, kind));
+        for kernels in Kernels::all() {
+            let clip = if seed % 3 == 0 { RELU } else { NO_CLIP };
+            let term = |x| Term { x, affine: None };
+            let sum = ChannelSum { a: term(&a), b: Some(term(&b)), clip };
+            let mut plain = vec![0.0; layout.len()];
+            sum_channels(kernels, &layout, &sum, &mut plain).unwrap();
+            let mut want = vec![0.0; layout.len()];
+            fake_quant(kernels, grid, &plain, &mut want).unwrap();
+            let mut scratch = Scratch::new();
+            let mut keeping = |keep: Keep<'_>| {
+                let (mut y, mut range) = (vec![0.0; layout.len()], [f32::INFINITY, f32::NEG_INFINITY]);
+                let out = Quantised { y: &mut y, keep, range: &mut range };
+                sum_quantised(kernels, &layout, &sum, grid, &mut scratch, out).unwrap();
+                assert_eq!(inside(&layout, &y), inside(&layout, &want));
+                assert_eq!(range, range_of(kernels, &inside(&layout, &plain)));
+            };
+            keeping(Keep::Nothing);
+            let mut kept = vec![0.0; layout.len()];
+            keeping(Keep::Value(&mut kept));
+            assert_eq!(kept, plain);
+            let mut gate = vec![0u8; layout.len()];
+            for positive in [false, true] {
+                keeping(Keep::Gate { gate: &mut gate, positive });
+                let dy = surrounded(&layout, &rng.floats(n), 0.0);
+                let [mut got, mut want] = [(); 2].map(|()| vec![1.0; layout.len()]);
+                gated(kernels, Some(&dy), Some(&a), Gate::Bytes(&gate), &mut got).unwrap();
+                let by_value =
+                    if positive { Gate::ReluWithin(&plain, grid) } else { Gate::Within(&plain, grid) };
+                gated(kernels, Some(&dy), Some(&a), by_value, &mut want).unwrap();
+                assert_eq!(inside(&layout, &got), inside(&layout, &want));
+                let mut own = dy.clone();
+                gated(kernels, None, None, by_value, &mut own).unwrap();
+                let open = |x: f32| (x > 0.0 || !positive) && x >= grid.min && x <= grid.max;
+                for ((&o, &d), &x) in own.iter().zip(&dy).zip(&plain) {
+                    assert_eq!(o, if open(x) { d } else { 0.0 });
+                }
             }
         }
     }

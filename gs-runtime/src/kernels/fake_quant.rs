@@ -1,0 +1,191 @@
+//! Rounding to a grid and back, as quantisers in training do it, and the derivative that goes straight through (Jacob et
+//! al. 2018). The results are those of the reference evaluator, bit for bit: quotients are divided, not multiplied by 1 / scale.
+
+use super::error::KernelError;
+use super::isa::{Job, Kernels};
+use super::map::{map, zip};
+use super::simd::Simd;
+use gs_eval::quant::Grid;
+
+/// 1.5 * 2^23: what is below 2^22 loses its fraction, half to even, when this is added and taken off again.
+const ROUND: f32 = 12_582_912.0;
+
+/// A grid as kernels use it: codes less the zero point, as floats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FakeQuant {
+    /// Size of a step; positive and finite.
+    pub scale: f32,
+    /// The smallest code less the zero point.
+    pub low: f32,
+    /// The largest.
+    pub high: f32,
+    /// The number of the smallest code: below it no gradient passes.
+    pub min: f32,
+    /// The number of the largest.
+    pub max: f32,
+}
+
+impl FakeQuant {
+    /// Floats of [`Self::to_floats`].
+    pub const LEN: usize = 5;
+    /// The most bits for which floats do what the evaluator's integers do.
+    pub const MAX_BITS: u32 = 21;
+
+    /// The grid of at most [`Self::MAX_BITS`] bits.
+    pub fn new(grid: &Grid) -> Self {
+        let (min, max) = grid.nudged();
+        let of = |code: i64| (code - grid.codes.zero_point) as f32;
+        Self { scale: grid.scale, low: of(grid.codes.low), high: of(grid.codes.high), min, max }
+    }
+
+    /// As a row of numbers.
+    pub fn to_floats(self) -> [f32; Self::LEN] {
+        [self.scale, self.low, self.high, self.min, self.max]
+    }
+
+    /// From a row of numbers, if there are enough.
+    pub fn from_floats(v: &[f32]) -> Option<Self> {
+        match v {
+            &[scale, low, high, min, max] => Some(Self { scale, low, high, min, max }),
+            _ => None,
+        }
+    }
+
+    /// The nearest number of the grid; NaN gives 0.
+    #[inline(always)]
+    pub(super) fn round(self, x: f32) -> f32 {
+        let q = x / self.scale;
+        let q = if q.is_nan() { 0.0 } else { q };
+        let q = if q > self.low { q } else { self.low };
+        let q = if q < self.high { q } else { self.high };
+        // Never -0, as the evaluator's codes are integers.
+        ((q + ROUND) - ROUND) * self.scale
+    }
+
+    /// Whether a gradient passes at `x`.
+    #[inline(always)]
+    pub(super) fn passes(self, x: f32) -> bool {
+        (x >= self.min) & (x <= self.max)
+    }
+}
+
+/// `y = round(x)` on the grid.
+///
+/// # Errors
+/// Lengths that differ.
+pub fn fake_quant(kernels: Kernels, grid: FakeQuant, x: &[f32], y: &mut [f32]) -> Result<(), KernelError> {
+    map(kernels, x, y, |x| grid.round(x))
+}
+
+/// `dx = dy` where the grid covers `x`, else 0.
+///
+/// # Errors
+/// Lengths that differ.
+pub fn fake_quant_grad(
+    kernels: Kernels,
+    grid: FakeQuant,
+    dy: &[f32],
+    x: &[f32],
+    dx: &mut [f32],
+) -> Result<(), KernelError> {
+    zip(kernels, dy, x, dx, |dy, x| if grid.passes(x) { dy } else { 0.0 })
+}
+
+/// The lowest and the highest element; of nothing, the infinities. NaN is passed over.
+pub fn range_of(kernels: Kernels, x: &[f32]) -> [f32; 2] {
+    kernels.run(RangeOf { x })
+}
+
+/// Takes another range into `range`.
+pub fn widen(range: &mut [f32; 2], [low, high]: [f32; 2]) {
+    range[0] = if low < range[0] { low } else { range[0] };
+    range[1] = if high > range[1] { high } else { range[1] };
+}
+
+struct RangeOf<'a> {
+    x: &'a [f32],
+}
+
+impl Job for RangeOf<'_> {
+    type Out = [f32; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> [f32; 2] {
+        const LANES: usize = 32;
+        let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (whole, rest) = self.x.as_chunks::<LANES>();
+        let mut take = |x: &[f32]| {
+            for ((&v, low), high) in x.iter().zip(&mut low).zip(&mut high) {
+                *low = if v < *low { v } else { *low };
+                *high = if v > *high { v } else { *high };
+            }
+        };
+        whole.iter().for_each(|x| take(x));
+        take(rest);
+        let least = |m: f32, v: &f32| if *v < m { *v } else { m };
+        let most = |m: f32, v: &f32| if *v > m { *v } else { m };
+        [low.iter().fold(f32::INFINITY, least) + 0.0, high.iter().fold(f32::NEG_INFINITY, most) + 0.0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gs_eval::quant::CodeKind;
+
+    /// All kinds of ranges and grids, numbers on, between and beyond the steps, and what is no number.
+    #[test]
+    fn rounding_is_that_of_the_evaluator() {
+        let ranges = [
+            (-1.0, 3.0),
+            (0.0, 6.0),
+            (-0.1, 0.3),
+            (0.0, 0.0),
+            (f32::NAN, 1.0),
+            (-5e-39, 1e-38),
+            (-1e30, 2e37),
+        ];
+        let mut seen = 0;
+        for (min, max) in ranges {
+            for bits in [1, 2, 4, 8, 16, 21] {
+                for flags in 0..8 {
+                    let [signed, symmetric, narrow] = [flags & 1, flags & 2, flags & 4].map(|f| f != 0);
+                    let grid = Grid::cover(min, max, CodeKind { bits, signed, symmetric, narrow });
+                    let fast = FakeQuant::new(&grid);
+                    let mut x: Vec<f32> = (-700..700).map(|i| i as f32 * 0.37 * grid.scale).collect();
+                    x.extend((-40..40).map(|i| i as f32 * 0.5 * grid.scale));
+                    x.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX, f32::MIN, 1e-42]);
+                    let want: Vec<u32> = x.iter().map(|&x| grid.real(grid.code(x)).to_bits()).collect();
+                    let (low, high) = grid.nudged();
+                    for kernels in Kernels::all() {
+                        let mut y = vec![0.0; x.len()];
+                        fake_quant(kernels, fast, &x, &mut y).unwrap();
+                        for ((x, y), want) in x.iter().zip(&y).zip(&want) {
+                            assert_eq!(y.to_bits(), *want, "{x:e} on {grid:?}, {}", kernels.isa().name());
+                        }
+                        fake_quant_grad(kernels, fast, &vec![7.0; x.len()], &x, &mut y).unwrap();
+                        for (&x, &y) in x.iter().zip(&y) {
+                            assert_eq!(y == 7.0, x >= low && x <= high);
+                            seen += usize::from(y == 7.0);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(seen > 10_000);
+    }
+
+    #[test]
+    fn ranges_pass_over_what_is_no_number() {
+        for kernels in Kernels::all() {
+            assert_eq!(range_of(kernels, &[]), [f32::INFINITY, f32::NEG_INFINITY]);
+            for n in [1, 31, 32, 33, 100] {
+                let mut x: Vec<f32> = (0..n).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+                let least = x.iter().copied().fold(f32::INFINITY, f32::min);
+                let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                x.insert(n / 2, f32::NAN);
+                assert_eq!(range_of(kernels, &x), [least, most]);
+            }
+        }
+    }
+}
