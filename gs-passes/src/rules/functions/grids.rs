@@ -1,8 +1,8 @@
 //! Conditions and functions about quantisation grids: a scale and a zero point, both constants.
 
 use super::{Arg, Ctx, Function, Gives, Param, Refusal};
-use gs_ir::registry::AttrKind;
-use gs_ir::{Attr, ElemType, OpId, ValueId};
+use gs_ir::registry::{AttrKind, Traits};
+use gs_ir::{Attr, ElemType, OpId, Use, ValueId};
 
 /// More channels than this are not looked through; weights have fewer.
 const LIMIT: usize = 1 << 20;
@@ -81,6 +81,40 @@ pub(super) const TABLE: &[Function] = &[
         "both scales and both zero points are the same value or constants of equal contents and type",
         |ctx, args| Ok(same_constant(ctx, &args[0], &args[2])? && same_constant(ctx, &args[1], &args[3])?),
     ),
+    Function::condition(
+        "quantised",
+        &[Param::Op],
+        "the first result of the operation is read by quantisers only",
+        |ctx, args| {
+            let module = ctx.graph()?.module;
+            let readers = module.value(module.op(args[0].op()?).result()).uses();
+            let quantises = |u: &Use| match *u {
+                Use::Operand(op, 0) => module.decl(op).traits.has(Traits::QUANTISER),
+                _ => false,
+            };
+            Ok(!readers.is_empty() && readers.iter().all(quantises))
+        },
+    )
+    .on_graphs_only(),
+    Function::attr(
+        "factor_axis",
+        &[Param::Op, Param::Value],
+        Gives::Kind(AttrKind::Int),
+        "the axis of the weight that a `qdq` quantises along which factors differ; refused where they differ along \
+         several, or where the scales do along another one",
+        factor_axis,
+    ),
+    Function::attr(
+        "flat_shape",
+        &[Param::Value],
+        Gives::Kind(AttrKind::Ints),
+        "the shape of a vector of the value's elements",
+        |ctx, args| {
+            let count = ctx.view.type_of(args[0].value()?).as_tensor().and_then(|t| t.count());
+            let count = count.and_then(|n| i64::try_from(n).ok()).ok_or("the shape is not known")?;
+            Ok(Some(Attr::ints(&[count])))
+        },
+    ),
     Function::attr(
         "least_code",
         &[Param::Attr, Param::Value, Param::Attr],
@@ -105,6 +139,33 @@ pub(super) const TABLE: &[Function] = &[
         code,
     ),
 ];
+
+fn factor_axis(ctx: &Ctx<'_>, args: &[Arg<'_>]) -> Result<Option<Attr>, Refusal> {
+    let op = args[0].op()?;
+    let operands = ctx.view.operands(op);
+    let extents = |v: Option<ValueId>| {
+        let tensor = v.and_then(|v| ctx.view.type_of(v).as_tensor()?.const_dims());
+        tensor.ok_or_else(|| "a shape is not known".to_owned())
+    };
+    let operand = |i: usize| operands.get(i).copied().flatten();
+    let weight = extents(operand(0))?;
+    let scales = extents(operand(1))?.iter().product::<i64>();
+    let factors = extents(Some(args[1].value()?))?;
+    // Factors are aligned with the last axes of the weight.
+    let before = weight.len().checked_sub(factors.len()).ok_or("there are more factors than weights")?;
+    let mut differing = factors.iter().enumerate().filter(|(_, n)| **n != 1).map(|(i, _)| before + i);
+    let axis = match (differing.next(), differing.next()) {
+        (Some(axis), None) => axis,
+        (None, _) => weight.iter().position(|n| *n == 1).ok_or("one factor for all channels")?,
+        _ => return Err("factors differ along several axes".into()),
+    };
+    let own = ctx.view.registry().decl(ctx.view.kind(op)).int(ctx.view.attrs(op), "axis");
+    let own = own.map(|a| if a < 0 { a + weight.len() as i64 } else { a });
+    if scales != 1 && own != Some(axis as i64) {
+        return Err("the scales differ along another axis".into());
+    }
+    Ok(Some(Attr::Int(axis as i64)))
+}
 
 fn elem(ctx: &Ctx<'_>, value: ValueId) -> Result<ElemType, Refusal> {
     ctx.view.type_of(value).elem().ok_or_else(|| "it is not a tensor".to_owned())
