@@ -4,14 +4,19 @@
 //! A bias that would not fit into 32 bits raises the scale of its channel's weight, so the guard runs before
 //! any weight is quantised (algorithms, section 1.4). A layer so wide that its sums can leave the 32-bit accumulator
 //! stays in float.
+//!
+//! Quantisers are frozen first; batch normalisation that was trained beside quantised weights becomes part of them next;
+//! biases come last, when all scales are known.
 
+mod grids;
 mod layers;
+mod norms;
 mod write;
 
 use crate::quant::{ChannelParams, QuantError, Range};
 use crate::quantisers::{FakeQuant, fake_quants};
 use gs_eval::{ContentsError, Materializer};
-use gs_ir::{InferError, Module, Use};
+use gs_ir::{GlobalId, InferError, Module};
 use layers::{Fitting, keep_in_float};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
@@ -43,17 +48,22 @@ pub enum FreezeError {
         /// What is wrong.
         what: String,
     },
-    /// A batch normalisation reads what a layer with a quantised weight computes.
+    /// A batch normalisation reads what a layer with a quantised weight computes, and folding it would change codes.
     #[error(
-        "\"{name}\" normalises the result of \"{layer}\", whose weight was quantised as it is, not as it will be when both \
-         are one; run `fold-bn` before `simqat` (or exclude \"{layer}\")"
+        "\"{name}\" normalises the result of \"{layer}\", and cannot become part of its quantised weight: {why}; run \
+         `fold-bn` before `simqat` (or exclude \"{layer}\")"
     )]
     BatchNorm {
         /// The batch normalisation.
         name: String,
         /// The layer.
         layer: String,
+        /// What stands in the way.
+        why: &'static str,
     },
+    /// The shipped rules do not load (a defect of this library).
+    #[error("{0}")]
+    Rules(String),
     /// A grid that cannot be, or a bias that cannot be quantised.
     #[error("{label}: {error}")]
     Quant {
@@ -70,7 +80,7 @@ pub enum FreezeError {
     Infer(#[from] InferError),
 }
 
-/// Scale and zero point of one range global, and later the constants that hold them.
+/// Scales and zero points of one range global.
 struct Frozen {
     params: ChannelParams,
     axis: Option<usize>,
@@ -79,43 +89,47 @@ struct Frozen {
 /// Freezes every quantiser of the network.
 ///
 /// # Errors
-/// See [`FreezeError`]; the module is unchanged then, unless a defect is reported.
+/// See [`FreezeError`]; the module is unchanged then.
 pub fn freeze(module: &mut Module) -> Result<FreezeReport, FreezeError> {
-    let mut quantisers =
-        fake_quants(module).map_err(|error| FreezeError::Quant { label: "a quantiser".to_owned(), error })?;
-    refuse_batch_norm(module, &quantisers)?;
-    let mut report = FreezeReport::default();
-    let mut frozen = FxHashMap::default();
-    for q in &quantisers {
-        if let std::collections::hash_map::Entry::Vacant(slot) = frozen.entry(q.range) {
-            slot.insert(Frozen { params: read_params(module, q)?, axis: q.axis });
-        }
-    }
-    let found = layers::layers(module, &quantisers);
-    let wide = Fitting::new(module).fit(&found, &mut frozen, &mut report)?;
-    report.too_wide = wide.iter().map(|w| (module.label(w.layer.op).to_owned(), w.bound)).collect();
-    let erased = keep_in_float(module, &wide);
-    quantisers.retain(|q| !erased.contains(&q.op));
-    let left = |l: &&layers::Layer| !wide.iter().any(|w| w.layer.op == l.op);
-    let kept: Vec<&layers::Layer> = found.iter().filter(left).collect();
-    report.quantisers = quantisers.len();
-    report.biases = kept.iter().filter(|l| l.bias.is_some()).count();
-    write::write(module, &quantisers, &kept, &frozen)?;
+    let mut frozen = module.clone();
+    let report = freeze_all(&mut frozen)?;
+    *module = frozen;
     Ok(report)
 }
 
-/// Refuses a network in which a batch normalisation alone reads the result of a layer with a quantised weight: that
-/// layer would have no grid for its result and run in float. One whose result has a grid of its own is sound.
-fn refuse_batch_norm(module: &Module, quantisers: &[FakeQuant]) -> Result<(), FreezeError> {
-    let layers = quantisers.iter().filter(|q| q.weight);
-    for layer in layers.flat_map(|q| module.user_ops(module.op(q.op).result())) {
-        let Some(Use::Operand(reader, 0)) = module.only_use(module.op(layer).result()) else { continue };
-        if module.is(reader, "batch_norm") {
-            let (name, layer) = (module.label(reader).to_owned(), module.label(layer).to_owned());
-            return Err(FreezeError::BatchNorm { name, layer });
+fn freeze_all(module: &mut Module) -> Result<FreezeReport, FreezeError> {
+    let quantisers =
+        fake_quants(module).map_err(|error| FreezeError::Quant { label: "a quantiser".to_owned(), error })?;
+    let norms = norms::norms(module, &quantisers)?;
+    let mut ranges = FxHashMap::default();
+    for q in &quantisers {
+        if let std::collections::hash_map::Entry::Vacant(slot) = ranges.entry(q.range) {
+            slot.insert(Frozen { params: read_params(module, q)?, axis: q.axis });
         }
     }
-    Ok(())
+    let dead = write::quantisers(module, &quantisers, &ranges)?;
+    norms::fold(module, &norms)?;
+    fit(module, &dead)
+}
+
+/// Gives biases their grids, and leaves layers in float that are too wide.
+fn fit(module: &mut Module, dead: &grids::Dead) -> Result<FreezeReport, FreezeError> {
+    let mut report = FreezeReport::default();
+    let quantised = grids::quantised(module, dead)?;
+    let mut scales: FxHashMap<GlobalId, ChannelParams> =
+        quantised.iter().map(|q| (q.scale, q.params.clone())).collect();
+    let found = layers::layers(module, &quantised);
+    let wide = Fitting::new(module).fit(&found, &mut scales, &mut report)?;
+    report.too_wide = wide.iter().map(|w| (module.label(w.layer.op).to_owned(), w.bound)).collect();
+    let erased = keep_in_float(module, &wide);
+    let left = |l: &&layers::Layer| !wide.iter().any(|w| w.layer.op == l.op);
+    let kept: Vec<&layers::Layer> = found.iter().filter(left).collect();
+    let quantised: Vec<_> = quantised.into_iter().filter(|q| !erased.contains(&q.op)).collect();
+    report.quantisers = quantised.len();
+    report.biases = kept.iter().filter(|l| l.bias.is_some()).count();
+    write::raised(module, &quantised, &scales);
+    write::biases(module, &kept)?;
+    Ok(report)
 }
 
 /// Reads the range that a quantiser has observed.

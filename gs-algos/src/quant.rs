@@ -145,6 +145,14 @@ impl IntRange {
         }
     }
 
+    /// The codes from `low` to `high`, if they are those of some width.
+    pub fn of_codes(low: i64, high: i64) -> Option<Self> {
+        let all = (2..=16).flat_map(|bits| [(bits, false), (bits, true)]);
+        let mut all =
+            all.flat_map(|(bits, signed)| [false, true].map(|narrow| Self { bits, signed, narrow }));
+        all.find(|c| (i64::from(c.qmin()), i64::from(c.qmax())) == (low, high))
+    }
+
     /// Width in bits.
     pub const fn bits(self) -> u8 {
         self.bits

@@ -65,24 +65,16 @@ fn said(error: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_batch_normalisation_behind_a_quantised_weight_is_refused() {
-    let mut module = network("conv(%x, @w, _)", 3, "1.0");
-    instrument(&mut module, false);
-    observe(&mut module).unwrap_or_else(|e| panic!("{e}"));
-    let error = freeze(&mut module).expect_err("it is not folded").to_string();
-    said(&error, &["\"bn\"", "\"layer\"", "`fold-bn`", "`simqat`"]);
-}
-
-#[test]
-fn one_that_was_folded_is_integers() {
-    let mut module = network("conv(%x, @w, _)", 3, "1.0");
-    instrument(&mut module, true);
-    observe(&mut module).unwrap_or_else(|e| panic!("{e}"));
-    freeze(&mut module).unwrap_or_else(|e| panic!("{e}"));
-    to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
-    assert!(
-        module.all_ops().iter().all(|op| ["quantize", "qconv", "dequantize"].contains(&module.op_name(*op)))
-    );
+fn a_batch_normalisation_behind_a_layer_becomes_part_of_it_early_or_late() {
+    for early in [false, true] {
+        let mut module = network("conv(%x, @w, _)", 3, "1.0");
+        instrument(&mut module, early);
+        observe(&mut module).unwrap_or_else(|e| panic!("{e}"));
+        freeze(&mut module).unwrap_or_else(|e| panic!("{e}"));
+        to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+        let integers = |op: &gs_ir::OpId| ["quantize", "qconv", "dequantize"].contains(&module.op_name(*op));
+        assert!(module.all_ops().iter().all(integers), "{early}");
+    }
 }
 
 /// The channels of a product lie along its last axis; this one normalises the axis before.

@@ -270,6 +270,9 @@ fn part_of(
     if let Some(into) = absorbed_into(m, op, target, selected, before) {
         return Part::Absorbed { into };
     }
+    if let Some(reason) = left_norm(m, op, before) {
+        return Part::Float(reason);
+    }
     let Some(support) = target.support(m.op_name(op)) else {
         return float(NO_INTEGER_FORM, format!("{name} has no integer form on {}", target.name));
     };
@@ -292,7 +295,11 @@ fn part_of(
 /// The layer in float that would take this activation in, if it ran in integers: a quantiser between the two would
 /// round what the activation is about to cut off, and the value behind it is the one that others read.
 fn float_layer_before(m: &Module, op: OpId, target: &Target, before: &FxHashMap<OpId, Part>) -> Option<OpId> {
-    let producer = m.producer(m.op(op).operand(0)?)?;
+    let mut producer = m.producer(m.op(op).operand(0)?)?;
+    if m.is(producer, "batch_norm") {
+        // It will be part of the layer before it, which takes in what follows.
+        producer = m.producer(m.op(producer).operand(0)?)?;
+    }
     let takes_in = target.support(m.op_name(producer))?.absorbs.iter().any(|a| a == m.op_name(op));
     (takes_in && matches!(before.get(&producer), Some(Part::Float(_)))).then_some(producer)
 }
@@ -318,11 +325,40 @@ fn absorbed_into(
     };
     let follows = m.op_name(op);
     if follows == "batch_norm" {
-        let foldable = matches!(m.op_name(anchor), "conv" | "conv_transpose" | "gemm" | "matmul");
-        return (foldable && producer == anchor && !was_not_folded(m, op)).then_some(anchor);
+        return (producer == anchor && folds(m, op, anchor) && !was_not_folded(m, op)).then_some(anchor);
     }
     let support = target.support(m.op_name(anchor))?;
     support.absorbs.iter().any(|a| a == follows).then_some(anchor)
+}
+
+/// Whether a layer is of a form that batch normalisation behind it can become part of.
+fn folds(m: &Module, norm: OpId, layer: OpId) -> bool {
+    // A product of matrices has no place for the bias that folding gives.
+    let form = match m.op_name(layer) {
+        "conv" | "gemm" => true,
+        "conv_transpose" => m.attrs_of(layer).int("group", 1) == 1,
+        _ => false,
+    };
+    form && m.op(norm).operands().skip(1).flatten().all(|v| m.as_global(v).is_some() || weight_only(m, v))
+}
+
+/// Why a batch normalisation behind a layer is not part of it.
+fn left_norm(m: &Module, op: OpId, before: &FxHashMap<OpId, Part>) -> Option<Reason> {
+    if !m.is(op, "batch_norm") {
+        return None;
+    }
+    let layer = m.producer(m.op(op).operand(0)?)?;
+    if !matches!(m.op_name(layer), "conv" | "conv_transpose" | "gemm" | "matmul") {
+        return None;
+    }
+    let (code, text) = match before.get(&layer) {
+        Some(Part::Float(_)) => {
+            let layer = m.label(layer);
+            ("float-layer", format!("batch_norm belongs to the layer \"{layer}\", which stays in float"))
+        }
+        _ => (NOT_FOLDED, format!("it was not folded: {}", crate::passes::why_not_folded(m, op))),
+    };
+    Some(Reason { code, text })
 }
 
 /// Whether folding has tried a batch normalisation and left it: it will not become part of the layer before it.

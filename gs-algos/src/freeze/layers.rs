@@ -1,12 +1,12 @@
 //! The layers that would run in integers: what each sums at most, whether a 32-bit accumulator holds that, and the
 //! weight scales at which their biases fit beside it.
 
-use super::{FreezeError, FreezeReport, Frozen};
+use super::grids::Quantised;
+use super::{FreezeError, FreezeReport};
 use crate::quant::{
     Bias, BiasChangeReason, ChannelLayout, ChannelParams, QuantError, QuantParams, accumulator_bound,
     fit_biases, reach,
 };
-use crate::quantisers::FakeQuant;
 use gs_eval::Materializer;
 use gs_ir::registry::QRole;
 use gs_ir::{GlobalId, Module, OpId, Rewriter, ValueId};
@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 pub(super) struct Side {
     place: usize,
     /// The quantiser that states the grid.
-    pub(super) quantiser: FakeQuant,
+    pub(super) quantiser: Quantised,
     /// Whether the operand is what the quantiser returns, not moved from there.
     direct: bool,
 }
@@ -46,8 +46,8 @@ pub(super) struct TooWide<'l> {
 }
 
 /// The layers of a network, in graph order.
-pub(super) fn layers(module: &Module, quantisers: &[FakeQuant]) -> Vec<Layer> {
-    let by_result: FxHashMap<ValueId, &FakeQuant> =
+pub(super) fn layers(module: &Module, quantisers: &[Quantised]) -> Vec<Layer> {
+    let by_result: FxHashMap<ValueId, &Quantised> =
         quantisers.iter().map(|q| (module.op(q.op).result(), q)).collect();
     let Some(main) = module.main() else { return Vec::new() };
     let layer = |op: OpId| {
@@ -74,8 +74,8 @@ pub(super) fn layers(module: &Module, quantisers: &[FakeQuant]) -> Vec<Layer> {
 fn grid_source<'q>(
     module: &Module,
     mut value: ValueId,
-    by_result: &FxHashMap<ValueId, &'q FakeQuant>,
-) -> Option<&'q FakeQuant> {
+    by_result: &FxHashMap<ValueId, &'q Quantised>,
+) -> Option<&'q Quantised> {
     loop {
         if let Some(q) = by_result.get(&value) {
             return Some(q);
@@ -140,17 +140,15 @@ impl<'m> Fitting<'m> {
     pub(super) fn fit<'l>(
         &mut self,
         layers: &'l [Layer],
-        frozen: &mut FxHashMap<GlobalId, Frozen>,
+        scales: &mut FxHashMap<GlobalId, ChannelParams>,
         report: &mut FreezeReport,
     ) -> Result<Vec<TooWide<'l>>, FreezeError> {
         let mut wide = Vec::new();
         // In the order of the layers.
-        let mut ranges: Vec<GlobalId> = Vec::new();
+        let mut order: Vec<GlobalId> = Vec::new();
         let mut needs: FxHashMap<GlobalId, Vec<Need>> = FxHashMap::default();
         for layer in layers {
-            let sides =
-                [&layer.data, &layer.weight].map(|s| frozen.get(&s.quantiser.range).map(|f| &f.params));
-            let [Some(data), Some(weight)] = sides else { continue };
+            let [data, weight] = [&layer.data, &layer.weight].map(|s| &s.quantiser.params);
             let Some(&data) = data.params().first() else { continue };
             let Some(bound) = self.bound(layer, data, weight)? else { continue };
             let need = self.need(layer, data, bound)?;
@@ -158,26 +156,26 @@ impl<'m> Fitting<'m> {
                 wide.push(TooWide { layer, bound });
                 continue;
             }
-            let range = layer.weight.quantiser.range;
+            let scale = layer.weight.quantiser.scale;
             if let Some(need) = need {
-                let of = needs.entry(range).or_default();
+                let of = needs.entry(scale).or_default();
                 if of.is_empty() {
-                    ranges.push(range);
+                    order.push(scale);
                 }
                 of.push(need);
             }
         }
-        for range in ranges {
-            let (Some(needs), Some(weight)) = (needs.get(&range), frozen.get_mut(&range)) else { continue };
+        for scale in order {
+            let (Some(needs), Some(weight)) = (needs.get(&scale), scales.get_mut(&scale)) else { continue };
             let labels: Vec<&str> = needs.iter().map(|n| n.label.as_str()).collect();
             let label = labels.join(", ");
             let biases: Vec<Bias<'_>> = needs.iter().map(Need::bias).collect();
-            let fitted = fit_biases(&biases, &weight.params)
+            let fitted = fit_biases(&biases, weight)
                 .map_err(|error| FreezeError::Quant { label: label.clone(), error })?;
             if !fitted.changed.is_empty() {
                 report.raised.push((label, fitted.changed.len()));
             }
-            weight.params = fitted.weights;
+            *weight = fitted.weights;
         }
         Ok(wide)
     }
@@ -218,7 +216,7 @@ impl<'m> Fitting<'m> {
     fn sum_of_codes(&mut self, layer: &Layer, weight: &ChannelParams) -> Result<Option<u64>, FreezeError> {
         let q = &layer.weight.quantiser;
         let axis = q.axis.or_else(|| channel_axis(self.module, layer.op));
-        let key = (q.input, q.range, axis);
+        let key = (q.input, q.scale, axis);
         if let Some(&known) = self.sums.get(&key) {
             return Ok(Some(known));
         }

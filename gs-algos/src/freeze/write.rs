@@ -1,11 +1,13 @@
 //! Writing a frozen network: quantisers with constant scales and zero points, and the grids of biases.
 
-use super::layers::Layer;
+use super::grids::{Dead, Quantised};
+use super::layers::{Layer, Side};
 use super::{FreezeError, Frozen};
-use crate::quant::{Grid, QuantParams};
+use crate::quant::{ChannelParams, Grid, QuantParams};
 use crate::quantisers::FakeQuant;
 use gs_ir::{
-    At, Attr, AttrSet, ElemType, GlobalId, Init, Literal, Module, NewGlobal, Rewriter, Role, Type, ValueId,
+    At, Attr, AttrSet, ElemType, Global, GlobalId, Init, Literal, Module, NewGlobal, Rewriter, Role, Type,
+    ValueId,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -17,18 +19,19 @@ struct Constants {
     zero_point: GlobalId,
 }
 
-/// Writes every quantiser that is read in its frozen form, and the grid of each layer's bias.
-pub(super) fn write(
+/// Writes every quantiser that is read in its frozen form. Says which channels are dead.
+pub(super) fn quantisers(
     module: &mut Module,
     quantisers: &[FakeQuant],
-    layers: &[&Layer],
     frozen: &FxHashMap<GlobalId, Frozen>,
-) -> Result<(), FreezeError> {
+) -> Result<Dead, FreezeError> {
     let mut rewriter = Rewriter::new(module);
     let mut constants: FxHashMap<GlobalId, Constants> = FxHashMap::default();
+    let mut dead = Dead::default();
     for q in quantisers {
         let Some(f) = frozen.get(&q.range) else { continue };
         let c = *constants.entry(q.range).or_insert_with(|| add_constants(&mut rewriter, q.range, f, q.grid));
+        dead.insert(c.scale, f.params.dead().to_vec());
         let mut attrs = AttrSet::new();
         if let Some(axis) = f.axis {
             attrs.set("axis", Attr::Int(axis as i64));
@@ -40,9 +43,50 @@ pub(super) fn write(
         rewriter.replace_uses(old, new);
         rewriter.erase(q.op);
     }
+    Ok(dead)
+}
+
+/// Stores the scales that were raised.
+pub(super) fn raised(
+    module: &mut Module,
+    quantised: &[Quantised],
+    scales: &FxHashMap<GlobalId, ChannelParams>,
+) {
+    let mut rewriter = Rewriter::new(module);
+    let mut stored: FxHashMap<GlobalId, GlobalId> = FxHashMap::default();
+    for q in quantised {
+        let Some(params) = scales.get(&q.scale).filter(|p| p.scales() != q.params.scales()) else { continue };
+        let global = *stored.entry(q.scale).or_insert_with(|| store_scales(&mut rewriter, q.scale, params));
+        let value = rewriter.global(global).value;
+        rewriter.set_operand(q.op, 1, Some(value));
+    }
+}
+
+/// Scales in a global of their own, where others are computed from the one that was.
+fn store_scales(rewriter: &mut Rewriter<'_>, id: GlobalId, params: &ChannelParams) -> GlobalId {
+    let ty = rewriter.ty(rewriter.global(id).ty).clone();
+    let dims = ty.as_tensor().and_then(|t| t.const_dims()).unwrap_or_default();
+    let init = Init::Data(Literal::f32s(dims, &params.scales()).data);
+    let is_operand = |g: &Global| match &g.init {
+        Init::Derived(d) => d.operands.contains(&Some(id)),
+        _ => false,
+    };
+    if rewriter.globals().any(|(_, g)| is_operand(g)) {
+        let name = rewriter.str(rewriter.global(id).name).to_owned();
+        return rewriter.add_global(NewGlobal { name: &name, role: Role::Const, trainable: false, ty, init });
+    }
+    rewriter.set_global(id, ty, init);
+    id
+}
+
+/// Writes the grid of each layer's bias.
+pub(super) fn biases(module: &mut Module, layers: &[&Layer]) -> Result<(), FreezeError> {
+    let mut rewriter = Rewriter::new(module);
     for layer in layers {
-        let [data, weight] = [&layer.data, &layer.weight].map(|side| constants.get(&side.quantiser.range));
-        let (Some(&data), Some(&weight), Some(bias)) = (data, weight, layer.bias) else { continue };
+        let Some(bias) = layer.bias else { continue };
+        let scale =
+            |side: &Side| rewriter.op(side.quantiser.op).operand(1).and_then(|v| rewriter.as_global(v));
+        let (Some(data), Some(weight)) = (scale(&layer.data), scale(&layer.weight)) else { continue };
         let quantised = write_bias(&mut rewriter, layer, bias.value, data, weight)?;
         rewriter.set_operand(layer.op, bias.place, quantised);
     }
@@ -101,17 +145,17 @@ fn write_bias(
     rewriter: &mut Rewriter<'_>,
     layer: &Layer,
     bias: ValueId,
-    data: Constants,
-    weight: Constants,
+    data: GlobalId,
+    weight: GlobalId,
 ) -> Result<Option<ValueId>, FreezeError> {
     let Some(mul) = rewriter.registry().kind("mul") else { return Ok(Some(bias)) };
-    let name = rewriter.str(rewriter.global(weight.scale).name).to_owned();
-    let base = name.strip_suffix(".scale").unwrap_or(&name);
+    let name = rewriter.str(rewriter.global(weight).name).to_owned();
+    let base = name.rsplit_once(".scale").map_or(name.as_str(), |(base, _)| base);
     let scale = rewriter.derive_global(
         &format!("{base}.bias_scale"),
         mul,
         AttrSet::new(),
-        &[Some(data.scale), Some(weight.scale)],
+        &[Some(data), Some(weight)],
     )?;
     let dims =
         rewriter.ty(rewriter.global(scale).ty).as_tensor().and_then(|t| t.const_dims()).unwrap_or_default();

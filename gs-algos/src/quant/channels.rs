@@ -48,7 +48,7 @@ impl ChannelLayout {
     }
 
     /// All runs with their channel, in memory order.
-    fn runs_mut<T>(self, values: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
+    pub(crate) fn runs_mut<T>(self, values: &mut [T]) -> impl Iterator<Item = (usize, &mut [T])> {
         let channels = self.channels.max(1);
         values.chunks_exact_mut(self.inner.max(1)).enumerate().map(move |(i, run)| (i % channels, run))
     }
@@ -81,6 +81,16 @@ impl ChannelParams {
         let params = scales.iter().zip(zero_points).map(|(&s, &z)| QuantParams::new(s, z, int));
         let params = params.collect::<Result<Vec<_>, _>>()?;
         Ok(ChannelParams { int, dead: vec![false; params.len()], params })
+    }
+
+    /// The same parameters with these channels dead: one flag for each, or one for all.
+    pub(crate) fn with_dead(mut self, dead: Vec<bool>) -> Self {
+        match dead.as_slice() {
+            [one] => self.dead = vec![*one; self.params.len()],
+            all if all.len() == self.params.len() => self.dead = dead,
+            _ => {}
+        }
+        self
     }
 
     /// The same parameters for a whole tensor.

@@ -3,6 +3,7 @@
 //! Inference", CVPR 2018). The graph changes are the rules in `rules.gsr`; here is what they ask.
 
 mod config;
+mod norms;
 
 pub use config::{ActConfig, ConfigError, LayerConfig, Settled, SimQatConfig, WeightConfig};
 
@@ -13,11 +14,13 @@ use crate::observe::observe;
 use crate::observers::ObserverKind;
 use crate::selector::{self, SelectorError};
 use crate::targets::{self, TargetLookupError};
-use gs_ir::{Attr, FloatBits, GraphId, Module, OpId, ValueId};
+use gs_ir::{Attr, FloatBits, GraphId, Module, OpId, Phase, ValueId};
 use gs_passes::grid::{Grids, Part, channel_axis};
 use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_passes::passes::fold_batch_norms;
 use gs_passes::rules::{GridClass, RuleEnv, Site};
-use gs_passes::target::Target;
+use gs_passes::target::{Granularity, Target};
+use gs_passes::training::ParamGroup;
 use rustc_hash::FxHashSet;
 use thiserror::Error;
 
@@ -82,11 +85,26 @@ impl Algorithm for SimQat {
         let main = module.main().ok_or(SimQatError::NoGraph)?;
         // What is computed from weights alone is a weight too: quantisers then stand on globals.
         gs_passes::passes::fold_constants(module);
-        let env = Env::new(module, main, &target, &self.config, settled)?;
+        let mut env = Env::new(module, main, &target, &self.config, settled)?;
+        let kept = self.keeps_norms(&target, settled);
+        let fold = norms::to_fold(module, main, &env.grids, kept);
+        let mut report = PassReport::default();
+        if !fold.is_empty() && Phase::of(module) == Phase::Float {
+            let before = fold.len();
+            report = fold_batch_norms(module, Some(fold), context)?;
+            env = Env::new(module, main, &target, &self.config, settled)?;
+            if !kept {
+                report.notes.push(format!(
+                    "{before} batch normalisations were folded before quantisers were placed: they can stay beside \
+                     quantised weights only where these have no zero point and the target a scale for each channel"
+                ));
+            }
+        }
+        let negated = norms::make_positive(module, main, &env.grids)?;
         let rules = crate::rules::load("simqat", RULES, module.registry())?;
-        let report = gs_passes::rules::insert(module, &rules, &env)
+        let inserted = gs_passes::rules::insert(module, &rules, &env)
             .map_err(|d| gs_text::render_all(&d, &rules.sources, gs_text::Style::Plain))?;
-        for placed in &report.placed {
+        for placed in &inserted.placed {
             if let Some(value) = module.op(placed.op).operand(0) {
                 context.remark("simqat", &placed.value, env.why(value, &placed.rule));
             }
@@ -94,12 +112,16 @@ impl Algorithm for SimQat {
         note_kept(module, &env.grids, &target);
         module.meta.target = Some(target.name.clone());
         let of_rule =
-            |names: &[&str]| report.placed.iter().filter(|p| names.contains(&p.rule.as_str())).count();
-        Ok(PassReport::counting([
+            |names: &[&str]| inserted.placed.iter().filter(|p| names.contains(&p.rule.as_str())).count();
+        report.absorb(PassReport::counting([
             ("weight quantisers inserted", of_rule(&["weight_fake_quant"])),
             ("activation quantisers inserted", of_rule(&["activation_fake_quant"])),
             ("fixed quantisers inserted", of_rule(&["fixed_fake_quant"])),
-        ]))
+        ]));
+        if negated > 0 {
+            report.absorb(PassReport::counting([("channels negated", negated)]));
+        }
+        Ok(report)
     }
 
     fn prepare_training(&self, module: &mut Module, _: RunLength) -> Result<(), PassError> {
@@ -109,8 +131,20 @@ impl Algorithm for SimQat {
         }
     }
 
+    fn param_groups(&self, module: &Module) -> Vec<ParamGroup> {
+        norms::positive_factors(module).into_iter().collect()
+    }
+
     fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         freeze_and_deploy(module, &self.config.target, Form::default())
+    }
+}
+
+impl SimQat {
+    /// Whether batch normalisation may stay beside quantised weights: its factors become part of their scales.
+    fn keeps_norms(&self, target: &Target, settled: Settled) -> bool {
+        let per_channel = target.weight.granularity.contains(&Granularity::Channel);
+        settled.weight_signed && self.config.weight.symmetric && per_channel
     }
 }
 

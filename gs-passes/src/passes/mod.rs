@@ -11,7 +11,10 @@ pub use const_fold::{ConstFold, fold_constants};
 pub use cse::{Cse, merge_constants, merge_equal};
 pub use dce::{Dce, remove_dead};
 pub use infer::Infer;
-pub use rewrite::{Canonicalize, FoldBn, GRAD_RULES, QDQ_RULES, SHIPPED_RULES, apply_rules};
+pub(crate) use rewrite::why_not_folded;
+pub use rewrite::{
+    Canonicalize, FoldBn, GRAD_RULES, QDQ_RULES, SHIPPED_RULES, apply_rules, fold_batch_norms,
+};
 pub use saturate::Saturate;
 
 use crate::manager::{Pass, PassRegistry, read_options};

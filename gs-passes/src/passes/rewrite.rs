@@ -7,6 +7,7 @@ use crate::rules::{GreedyOptions, NoEnv, RuleFunctions, RuleSet, greedy};
 use gs_ir::{Module, OpId, Phase, Rewriter};
 use gs_text::gsr::Strictness;
 use gs_text::{SourceMap, Style};
+use rustc_hash::FxHashSet;
 
 /// Cancelling of transposes, reshapes and the like.
 const LAYOUT_RULES: &str = include_str!("../../rules/layout.gsr");
@@ -36,9 +37,32 @@ fn run(
     module: &mut Module,
     context: &mut PassContext<'_>,
 ) -> Result<PassReport, PassError> {
-    let rules = RuleSet::parse(name, text, module.registry(), &RuleFunctions::builtin())
-        .map_err(|d| gs_text::render_all(&d, &SourceMap::single(name, text), Style::Plain))?;
+    let rules = shipped(name, text, module)?;
     Ok(apply_rules(&rules, Strictness::Real, module, context))
+}
+
+/// Folds batch normalisations into the layers before them: these, or all. What could not be folded is noted.
+///
+/// # Errors
+/// A shipped rule file that does not load.
+pub fn fold_batch_norms(
+    module: &mut Module,
+    these: Option<FxHashSet<OpId>>,
+    context: &mut PassContext<'_>,
+) -> Result<PassReport, PassError> {
+    let rules = shipped("fold-bn", FOLD_BN_RULES, module)?;
+    let among = these.clone();
+    let mut report = apply_within(&rules, Strictness::Real, these, module, context);
+    report.absorb(PassReport::counting([("operations folded", fold_constants(module))]));
+    note_left(module, among.as_ref());
+    let (ops, globals) = remove_dead(module);
+    report.absorb(PassReport::counting([("operations removed", ops), ("globals removed", globals)]));
+    Ok(report)
+}
+
+fn shipped(name: &str, text: &str, module: &Module) -> Result<RuleSet, PassError> {
+    let rules = RuleSet::parse(name, text, module.registry(), &RuleFunctions::builtin());
+    Ok(rules.map_err(|d| gs_text::render_all(&d, &SourceMap::single(name, text), Style::Plain))?)
 }
 
 /// Runs rules up to a strictness with the greedy driver, on the context's fuel. Matches whose replacement did not fit
@@ -49,7 +73,18 @@ pub fn apply_rules(
     module: &mut Module,
     context: &mut PassContext<'_>,
 ) -> PassReport {
-    let options = GreedyOptions { max_rewrites: context.fuel, leave, ..GreedyOptions::default() };
+    apply_within(rules, leave, None, module, context)
+}
+
+/// As [`apply_rules`], at these operations only.
+fn apply_within(
+    rules: &RuleSet,
+    leave: Strictness,
+    roots: Option<FxHashSet<OpId>>,
+    module: &mut Module,
+    context: &mut PassContext<'_>,
+) -> PassReport {
+    let options = GreedyOptions { max_rewrites: context.fuel, leave, roots, ..GreedyOptions::default() };
     let stats = greedy(module, rules, &options, &NoEnv);
     if let Some(fuel) = &mut context.fuel {
         *fuel = fuel.saturating_sub(stats.rewrites);
@@ -101,29 +136,30 @@ impl Pass for FoldBn {
     }
 
     fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        let mut report = run("fold-bn", FOLD_BN_RULES, module, context)?;
-        report.absorb(PassReport::counting([("operations folded", fold_constants(module))]));
-        note_left(module);
-        let (ops, globals) = remove_dead(module);
-        report.absorb(PassReport::counting([("operations removed", ops), ("globals removed", globals)]));
-        Ok(report)
+        fold_batch_norms(module, None, context)
     }
 }
 
-/// Notes every batch normalisation that could not be folded, with the reason.
-fn note_left(module: &mut Module) {
-    let left: Vec<OpId> = module.all_ops().into_iter().filter(|&op| module.is(op, "batch_norm")).collect();
+/// Notes every batch normalisation (of these) that could not be folded, with the reason.
+fn note_left(module: &mut Module, these: Option<&FxHashSet<OpId>>) {
+    let meant = |op: &OpId| module.is(*op, "batch_norm") && these.is_none_or(|t| t.contains(op));
+    let left: Vec<OpId> = module.all_ops().into_iter().filter(meant).collect();
     let mut rewriter = Rewriter::new(module);
     for op in left {
         let reason = format!("it was not folded: {}", why_not_folded(&rewriter, op));
         let entry = rewriter.entry(NOT_FOLDED, "fold-bn", None, Some(&reason));
         for name in rewriter.source_of(op).to_vec() {
-            rewriter.kept.insert(name, entry.clone());
+            // What was said before, when the layer before it had not been quantised, says more.
+            let said = rewriter.kept.get(&name).is_some_and(|e| rewriter.str(e.code) == NOT_FOLDED);
+            if !said {
+                rewriter.kept.insert(name, entry.clone());
+            }
         }
     }
 }
 
-fn why_not_folded(m: &Module, op: OpId) -> String {
+/// Why a batch normalisation is not part of the layer before it.
+pub(crate) fn why_not_folded(m: &Module, op: OpId) -> String {
     let Some(input) = m.op(op).operand(0) else { return "it has no input".to_owned() };
     match m.producer(input) {
         None => "it reads an input of the network, not the result of a layer with weights".to_owned(),

@@ -25,11 +25,13 @@ pub struct GreedyOptions {
     pub max_sweeps: usize,
     /// Look at operations in an order shuffled by this seed (for tests).
     pub shuffle: Option<u64>,
+    /// Rewrite these operations only.
+    pub roots: Option<FxHashSet<OpId>>,
 }
 
 impl Default for GreedyOptions {
     fn default() -> Self {
-        Self { leave: Strictness::Exact, max_rewrites: None, max_sweeps: 64, shuffle: None }
+        Self { leave: Strictness::Exact, max_rewrites: None, max_sweeps: 64, shuffle: None, roots: None }
     }
 }
 
@@ -251,7 +253,8 @@ impl Run<'_, '_, '_> {
     }
 
     fn visit(&mut self, op: OpId) {
-        if !self.rewriter.op(op).is_live() {
+        let wanted = self.options.roots.as_ref().is_none_or(|roots| roots.contains(&op));
+        if !wanted || !self.rewriter.op(op).is_live() {
             return;
         }
         self.stats.visits += 1;
