@@ -11,6 +11,7 @@ use std::fmt;
 pub const SHIPPED: &[(&str, &str)] = &[
     ("simqat", crate::simqat::RULES),
     ("explicit", crate::deploy::EXPLICIT),
+    ("pack", crate::deploy::PACK),
     ("lower-ort-cpu", crate::deploy::LOWER_ORT_CPU),
     ("qdq-form", crate::deploy::QDQ_FORM),
 ];
@@ -54,7 +55,7 @@ pub fn load_with(
 /// Every function that rules of this crate may call.
 pub fn functions() -> RuleFunctions {
     let mut functions = RuleFunctions::builtin();
-    for f in TABLE {
+    for f in TABLE.iter().chain(crate::deploy::PACKING) {
         functions.register(*f);
     }
     functions

@@ -2,7 +2,7 @@
 
 mod support;
 
-use gs_ir::{Attr, Dim, Init, Role};
+use gs_ir::{Attr, AttrSet, Dim, ElemType, GlobalId, Init, Literal, Module, NewGlobal, Rewriter, Role, Type};
 use gs_onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, SparseTensorProto,
     TensorProto, TypeProto, attribute_type as at, data_type as dt,
@@ -411,6 +411,111 @@ fn weights_behind_identity_and_cast_are_globals_and_stay_narrow_in_the_file() {
     let written = write(&module);
     assert_eq!(ops(&written), ["Cast", "MatMul"]);
     assert_eq!(main_graph(&written).initializer[0].data_type(), dt::FLOAT16);
+}
+
+/// A constant of these packed bytes.
+fn packed(rewriter: &mut Rewriter<'_>, name: &str, elem: ElemType, n: i64, bytes: &[u8]) -> GlobalId {
+    let (role, trainable, ty) = (Role::Const, false, Type::fixed(elem, &[n]));
+    let init = Init::Data(Literal::new(elem, [n], bytes.to_vec()).data);
+    rewriter.add_global(NewGlobal { name, role, trainable, ty, init })
+}
+
+/// What an operator makes of constants.
+fn derived(r: &mut Rewriter<'_>, name: &str, op: &str, attrs: AttrSet, of: &[GlobalId]) -> GlobalId {
+    let kind = r.registry().kind(op).expect("an operator");
+    let of: Vec<Option<GlobalId>> = of.iter().map(|&g| Some(g)).collect();
+    r.derive_global(name, kind, attrs, &of).expect("a constant")
+}
+
+/// A network that adds eight numbers of i8, made of codes of this type through a table of levels.
+fn through_a_table(codes: ElemType, levels: &[i8]) -> Module {
+    let mut g = graph(
+        vec![node("Add", &["x", "w"], &["y"])],
+        vec![typed("x", dt::INT8, &["N", "8"])],
+        vec![typed("y", dt::INT8, &["N", "8"])],
+    );
+    let raw_data = Some(vec![0u8; 8].into());
+    let w = TensorProto {
+        name: Some("w".to_owned()),
+        data_type: Some(dt::INT8),
+        dims: vec![8],
+        ..Default::default()
+    };
+    g.initializer = vec![TensorProto { raw_data, ..w }];
+    let mut module = read_ok(&model(17, g));
+    let old = module.global_named("w").map(|id| module.global(id).value).expect("a weight");
+    let mut rewriter = Rewriter::new(&mut module);
+    let r = &mut rewriter;
+    let bytes: Vec<u8> = levels.iter().map(|&n| n as u8).collect();
+    let table = packed(r, "levels", ElemType::I8, levels.len() as i64, &bytes);
+    let stored = packed(r, "codes", codes, 8, &vec![0x1b; codes.bits() as usize]);
+    let places =
+        derived(r, "places", "cast", AttrSet::new().with("to", Attr::Elem(ElemType::I32)), &[stored]);
+    let w = derived(r, "numbers", "gather", AttrSet::new(), &[table, places]);
+    let new = r.global(w).value;
+    r.replace_uses(old, new);
+    let old = r.as_global(old).expect("a weight");
+    r.remove_global(old);
+    module
+}
+
+#[test]
+fn packed_codes_stay_packed_behind_a_table_that_reads_them() {
+    // The places in the table alone are larger than the numbers: the chain counts as a whole.
+    let module = through_a_table(ElemType::U4, &[-3, -1, 1]);
+    let model = write(&module);
+    assert_eq!(ops(&model), ["Cast", "Gather", "Add"]);
+    let stored: Vec<(&str, i32)> =
+        main_graph(&model).initializer.iter().map(|t| (t.name(), t.data_type())).collect();
+    assert_eq!(stored, [("levels", dt::INT8), ("codes", dt::UINT4)]);
+    // A table that is larger than what it saves is not worth it.
+    let large = through_a_table(ElemType::U4, &[0; 16]);
+    let exported = export(&large, &ExportOptions::default()).expect("a model");
+    assert_eq!((ops(&exported.model), exported.opset.version), (vec!["Add"], 17));
+}
+
+#[test]
+fn narrow_types_raise_the_version_unless_it_is_given() {
+    let version = |codes, options: &ExportOptions| {
+        let module = through_a_table(codes, &[-3, -1, 1]);
+        let exported = export(&module, options).expect("a model");
+        (exported.opset.version, ops(&exported.model).len())
+    };
+    let free = ExportOptions::default();
+    assert_eq!(
+        [ElemType::U8, ElemType::U4, ElemType::U2].map(|e| version(e, &free)),
+        [(17, 1), (21, 3), (25, 3)]
+    );
+    let given = ExportOptions { opset: Some(21), ..free.clone() };
+    assert_eq!([ElemType::U4, ElemType::U2].map(|e| version(e, &given)), [(21, 3), (21, 1)]);
+    let old = ExportOptions { at_most: Some(24), at_least: Some(18), ..free };
+    assert_eq!([ElemType::U4, ElemType::U2].map(|e| version(e, &old)), [(21, 3), (18, 1)]);
+}
+
+#[test]
+fn limits_of_integers_are_integers() {
+    let limit = |name: &str, value: u8| TensorProto {
+        name: Some(name.to_owned()),
+        data_type: Some(dt::UINT8),
+        raw_data: Some(vec![value].into()),
+        ..Default::default()
+    };
+    let mut g = graph(
+        vec![
+            named("cut", node("Clip", &["x", "", "high"], &["c"])),
+            named("rim", node("Pad", &["c", "pads", "zero"], &["y"])),
+        ],
+        vec![typed("x", dt::UINT8, &["N", "3"])],
+        vec![typed("y", dt::UINT8, &["N", "5"])],
+    );
+    g.initializer = vec![limit("high", 15), limit("zero", 7), i64s("pads", &[4], &[0, 1, 0, 1])];
+    let module = read_ok(&model(17, g));
+    let written = write(&module);
+    let stored = &main_graph(&written).initializer;
+    let of =
+        |name: &str| stored.iter().find(|t| t.name() == name).map(|t| (t.data_type(), t.raw_data().to_vec()));
+    assert_eq!(of("cut.max"), Some((dt::UINT8, vec![15])));
+    assert_eq!(of("rim.value"), Some((dt::UINT8, vec![7])));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Deployment: a frozen network becomes integer operators of a target, by rewrite rules.
 //!
 //! 1. What a file may leave out is said in full (explicit.gsr).
-//!    Weights are brought to the codes that the target's rounding gives.
+//!    Weights are brought to the codes that the target's rounding gives, and those of few bits are packed (pack.gsr).
 //! 2. `qdq` becomes a dequantize of a quantize, and dequantize moves down through data movement (qdq.gsr of
 //!    gs-passes), so that movement runs on integers and pairs meet.
 //! 3. Each region between dequantize and quantize becomes one integer operator (the target's lowering rules).
@@ -10,9 +10,11 @@
 //!    operator and dequantize again (qdq-form.gsr), which that runtime fuses back.
 
 mod lowering;
+mod packing;
 mod rounding;
 
 pub use lowering::{Lowering, LoweringError};
+pub(crate) use packing::TABLE as PACKING;
 
 use crate::kept::note_kept;
 use gs_ir::{InferError, Module, OpId, Rewriter};
@@ -28,6 +30,8 @@ use thiserror::Error;
 
 /// The rules that say absent zero points.
 pub const EXPLICIT: &str = include_str!("explicit.gsr");
+/// The rules that store weights of few bits packed.
+pub const PACK: &str = include_str!("pack.gsr");
 /// The lowering rules of the target `ort-cpu`.
 pub const LOWER_ORT_CPU: &str = include_str!("lower-ort-cpu.gsr");
 /// The rules of the portable form.

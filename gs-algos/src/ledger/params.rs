@@ -110,8 +110,25 @@ impl Stored {
     }
 
     fn bytes(&self, module: &Module) -> u64 {
-        self.read.iter().map(|&id| bytes(module, module.global(id))).sum()
+        self.read.iter().map(|&id| stored_bytes(module, id)).sum()
     }
+}
+
+/// Bytes of a tensor as it is stored: of integers that are made from packed ones, of those.
+fn stored_bytes(module: &Module, mut id: GlobalId) -> u64 {
+    let mut least = bytes(module, module.global(id));
+    while let Some(from) = made_from(module, id).filter(|&from| is_integer(module, from)) {
+        id = from;
+        least = least.min(bytes(module, module.global(id)));
+    }
+    least
+}
+
+/// The tensor whose elements a derived one shows in another form: of a table, the places in it.
+fn made_from(module: &Module, id: GlobalId) -> Option<GlobalId> {
+    let Init::Derived(d) = &module.global(id).init else { return None };
+    let place = usize::from(module.registry().decl(d.kind).name == "gather");
+    d.operands.get(place).copied().flatten()
 }
 
 fn bytes(module: &Module, global: &Global) -> u64 {
@@ -206,9 +223,15 @@ fn is_factor(module: &Module, at: Use) -> bool {
     matches!(role, Some(QRole::Float | QRole::None))
 }
 
-/// Bits of a code: those of its type, or fewer where codes are clipped.
+/// Bits of a code: those in which it is stored, or fewer where codes are clipped.
 fn bits(module: &Module, id: GlobalId) -> Option<u32> {
-    let stored = module.ty(module.global(id).ty).elem()?.bits();
+    let ty = module.ty(module.global(id).ty).as_tensor()?;
+    let (packed, whole) = (stored_bytes(module, id), bytes(module, module.global(id)));
+    if packed < whole {
+        // The last byte may not be full.
+        return Some(((packed * 8).checked_div(ty.count()? as u64)? as u32).clamp(1, ty.elem.bits()));
+    }
+    let stored = ty.elem.bits();
     let Init::Derived(d) = &module.global(id).init else { return Some(stored) };
     let bound = |name| match d.attrs.get(name) {
         Some(Attr::Float(f)) => Some(f64::from(f.0)),

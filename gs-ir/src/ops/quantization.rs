@@ -49,7 +49,8 @@ pub(crate) const OPS: &[OpDecl] = &[
         name: "qdq",
         doc: "dequantize(quantize(x)): `x` rounded to the grid of `scale` and `zero_point`, whose element type is \
               that of the codes. `bits`, `qmin` and `qmax` narrow the codes; `levels = \"odd\"` is the grid without \
-              zero.",
+              zero: `scale * (2k - (2^bits - 1))` for k from 0 to 2^bits - 1, k = round((x / scale - 1) / 2) + \
+              2^(bits - 1), halves to the even number before the sum; its zero point is 0.",
         operands: &[
             OperandDecl::one("x", QRole::Data),
             OperandDecl::one("scale", QRole::None),

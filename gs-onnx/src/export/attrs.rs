@@ -82,15 +82,16 @@ pub(super) fn tensor(name: Option<&str>, literal: &Literal) -> Result<TensorProt
     Ok(t)
 }
 
-/// An attribute of numbers as a constant operand: a vector, or a scalar. Floats take the element type `float`.
-pub(super) fn constant(value: &Attr, scalar: bool, float: ElemType) -> Option<Literal> {
+/// An attribute of numbers as a constant operand: a vector, or a scalar. A number takes the element type `elem`; beyond
+/// the least or greatest integer of that it is that one.
+pub(super) fn constant(value: &Attr, scalar: bool, elem: ElemType) -> Option<Literal> {
     let ints = |values: &[i64]| Literal::i64s(extent(values.len(), scalar), values);
     Some(match value {
         Attr::Int(v) => ints(&[*v]),
         Attr::Ints(v) => ints(v),
         Attr::Dims(v) => ints(&v.iter().map(gs_ir::Dim::as_const).collect::<Option<Vec<i64>>>()?),
         Attr::Bool(v) => Literal::new(ElemType::Bool, extent(1, scalar), vec![u8::from(*v)]),
-        Attr::Float(v) => Literal::new(float, extent(1, scalar), float_bytes(v.0, float)?),
+        Attr::Float(v) => Literal::new(elem, extent(1, scalar), number_bytes(v.0, elem)?),
         Attr::Floats(v) => {
             Literal::f32s(extent(v.len(), scalar), &v.iter().map(|f| f.0).collect::<Vec<f32>>())
         }
@@ -103,7 +104,12 @@ fn extent(len: usize, scalar: bool) -> Vec<i64> {
     if scalar { Vec::new() } else { vec![len as i64] }
 }
 
-fn float_bytes(value: f32, elem: ElemType) -> Option<Vec<u8>> {
+/// A number as an element of this type; `None` where that has no such number.
+fn number_bytes(value: f32, elem: ElemType) -> Option<Vec<u8>> {
+    if let Some((low, high)) = elem.int_range() {
+        let whole = (value.fract() == 0.0).then_some(value as i64)?.clamp(low, high);
+        return Some(whole.to_le_bytes()[..elem.bits() as usize / 8].to_vec());
+    }
     Some(match elem {
         ElemType::F32 => value.to_le_bytes().to_vec(),
         ElemType::F64 => f64::from(value).to_le_bytes().to_vec(),

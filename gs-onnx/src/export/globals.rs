@@ -3,12 +3,11 @@
 
 use std::io::{self, Write};
 
-use gs_ir::{Attr, Derived, ElemType, Global, GlobalId, GraphId, Init, Literal, Role, TensorType};
-use rustc_hash::FxHashSet;
+use gs_ir::{Attr, Derived, ElemType, GlobalId, Init, Literal, Role, TensorType};
 
 use super::attrs::tensor;
 use super::graph::Body;
-use super::left_out::{is_used, read_within};
+use super::storage::derived_operands;
 use super::types::element;
 use super::{ExportError, Exporter};
 use crate::proto::{NodeProto, TensorProto};
@@ -38,12 +37,11 @@ pub(super) fn write_repeated(one: &[u8], count: usize, out: &mut dyn Write) -> i
 impl<'m> Exporter<'m> {
     /// Writes all globals that the graph or another written global needs, in order of creation: first the stored
     /// ones, then those that are nodes. A reader meets them in the same order, so that writing again changes nothing.
-    pub(super) fn globals(&mut self, main: GraphId, body: &mut Body) -> Result<(), ExportError> {
+    pub(super) fn globals(&mut self, body: &mut Body) -> Result<(), ExportError> {
         let module = self.module;
-        self.needed = self.needed(main);
         for as_nodes in [false, true] {
             for (id, _) in module.globals() {
-                if self.needed.contains(&id) && self.is_node(id) == as_nodes {
+                if self.storage.writes(id) && self.is_node(id) == as_nodes {
                     self.global_with_operands(id, body)?;
                 }
             }
@@ -56,25 +54,6 @@ impl<'m> Exporter<'m> {
         let is_large = || self.module.ty(global.ty).as_tensor().is_some_and(|ty| self.prefers_node(ty));
         let is_splat = matches!(global.init, Init::Splat(_)) && global.role != Role::Input;
         self.node_of(id).is_some() || (is_splat && is_large())
-    }
-
-    /// Which globals are written: those that the graph reads, those that a run may override, what their nodes read, and those
-    /// of which nothing makes use at all (an initializer of the source may be one).
-    fn needed(&self, main: GraphId) -> FxHashSet<GlobalId> {
-        let module = self.module;
-        let read = read_within(module, main);
-        let bases: FxHashSet<GlobalId> = module.globals().flat_map(|(_, g)| derived_operands(g)).collect();
-        let is_idle = |id: GlobalId, g: &Global| !bases.contains(&id) && !is_used(module, id, g);
-        let is_root = |id, g: &Global| read.contains(&g.value) || g.role == Role::Input || is_idle(id, g);
-        let roots = module.globals().filter(|&(id, g)| is_root(id, g));
-        let mut pending: Vec<GlobalId> = roots.map(|(id, _)| id).collect();
-        let mut needed = FxHashSet::default();
-        while let Some(id) = pending.pop() {
-            if needed.insert(id) && self.node_of(id).is_some() {
-                pending.extend(derived_operands(module.global(id)));
-            }
-        }
-        needed
     }
 
     /// Writes a global behind the globals that its node reads. An explicit stack: derivations are as long as a file likes.
@@ -139,19 +118,12 @@ impl<'m> Exporter<'m> {
         Ok(())
     }
 
-    /// The derivation of a global that is written as a node, because its operands are smaller than its contents.
+    /// The derivation of a global that is written as a node.
     fn node_of(&self, id: GlobalId) -> Option<&'m Derived> {
-        let module = self.module;
-        let Init::Derived(derived) = &module.global(id).init else { return None };
-        if module.global(id).role == Role::Input {
-            return None; // a run can override an initializer only
+        match &self.module.global(id).init {
+            Init::Derived(derived) if self.storage.is_node(id) => Some(derived),
+            _ => None,
         }
-        let size = |id: GlobalId| module.ty(module.global(id).ty).as_tensor().and_then(TensorType::bytes);
-        let operands: Option<usize> =
-            derived.operands.iter().flatten().map(|&o| size(o)).try_fold(0usize, |n, s| n.checked_add(s?));
-        let smaller = operands? < size(id)?;
-        (smaller && derived.results == 1 && self.can_write_kind(derived.kind, &derived.attrs))
-            .then_some(derived)
     }
 
     fn derived_node(&mut self, name: &str, derived: &Derived, body: &mut Body) -> Result<(), ExportError> {
@@ -211,12 +183,4 @@ impl<'m> Exporter<'m> {
         self.contents.push(Contents::InMessage);
         Ok(name)
     }
-}
-
-fn derived_operands(global: &Global) -> impl Iterator<Item = GlobalId> {
-    let operands = match &global.init {
-        Init::Derived(d) => d.operands.as_slice(),
-        _ => &[],
-    };
-    operands.iter().flatten().copied()
 }

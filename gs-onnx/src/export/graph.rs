@@ -30,7 +30,7 @@ impl Exporter<'_> {
         for &p in module.graph(main).params() {
             self.symbols.learn(module, p);
         }
-        self.globals(main, &mut body)?;
+        self.globals(&mut body)?;
         let mut graph = self.contents_of(main, body, 0, true)?;
         graph.initializer = std::mem::take(&mut self.initializers);
         Ok(graph)

@@ -21,6 +21,7 @@ mod op;
 mod opset;
 mod own;
 mod spelling;
+mod storage;
 mod types;
 
 use std::io::{self, Write};
@@ -104,10 +105,11 @@ pub fn export<'m>(module: &'m Module, options: &ExportOptions) -> Result<Exporte
     let main = module.main().ok_or(ExportError::NoGraph)?;
     let (choice, blocked) = opset::choose(module, main, options)?;
     let opset = Opset { version: choice.main, blocked };
-    let mut exporter = Exporter::new(module, choice);
+    let storage = storage::Storage::plan(module, main, &choice, false);
+    let mut exporter = Exporter::new(module, choice, storage);
     let graph = exporter.main(main)?;
     let model = meta::model(module, &exporter, graph)?;
-    let left_out = LeftOut::of(module, main, |id| exporter.needed.contains(&id));
+    let left_out = LeftOut::of(module, main, |id| exporter.storage.writes(id));
     Ok(Exported { model, opset, left_out, module, contents: exporter.contents })
 }
 
@@ -200,8 +202,8 @@ struct Exporter<'m> {
     names: names::Names,
     initializers: Vec<crate::proto::TensorProto>,
     contents: Vec<Contents>,
-    /// Which globals are written.
-    needed: rustc_hash::FxHashSet<GlobalId>,
+    /// How globals are written.
+    storage: storage::Storage,
     /// Where symbols can be read from, innermost scope last.
     symbols: dims::Symbols,
     /// Domains of the declared operators written.
@@ -211,14 +213,14 @@ struct Exporter<'m> {
 }
 
 impl<'m> Exporter<'m> {
-    fn new(module: &'m Module, opset: opset::Choice) -> Self {
+    fn new(module: &'m Module, opset: opset::Choice, storage: storage::Storage) -> Self {
         Self {
             module,
             opset,
             names: names::Names::new(module),
             initializers: Vec::new(),
             contents: Vec::new(),
-            needed: rustc_hash::FxHashSet::default(),
+            storage,
             symbols: dims::Symbols::default(),
             domains: std::collections::BTreeSet::new(),
             functions: Vec::new(),

@@ -5,7 +5,7 @@ use gs_ir::{Attr, AttrSet, Dim, Fact, Module, OpDecl, OpId, OpKind, Type, ValueI
 
 use super::attrs::{attribute, constant};
 use super::graph::Body;
-use super::opset::{Choice, float_of};
+use super::opset::{Choice, number_of};
 use super::spelling::spelled;
 use super::{ExportError, Exporter, own};
 use crate::import::{default_value, spatial};
@@ -100,14 +100,14 @@ fn effective(decl: &OpDecl, attrs: &AttrSet, name: &str) -> Option<Attr> {
     attrs.get(name).cloned().or_else(|| decl.attr(name).and_then(|d| default_value(d.default)))
 }
 
-impl Exporter<'_> {
-    /// Whether an operation of this kind, with all its operands, can be written.
-    pub(super) fn can_write_kind(&self, kind: OpKind, attrs: &AttrSet) -> bool {
-        let decl = self.module.registry().decl(kind);
-        let Some(onnx) = &decl.onnx else { return false };
-        decl.regions == Regions::None && fit(decl, attrs, &[], self.opset.version(onnx.domain)).is_ok()
-    }
+/// Whether an operation of this kind, with all its operands, can be written.
+pub(super) fn can_write_kind(module: &Module, kind: OpKind, attrs: &AttrSet, choice: &Choice) -> bool {
+    let decl = module.registry().decl(kind);
+    let Some(onnx) = &decl.onnx else { return false };
+    decl.regions == Regions::None && fit(decl, attrs, &[], choice.version(onnx.domain)).is_ok()
+}
 
+impl Exporter<'_> {
     /// Writes a declared operation; what computes its shapes goes to `body` before it.
     pub(super) fn declared_node(
         &mut self,
@@ -189,7 +189,7 @@ impl Exporter<'_> {
             }
             value = Attr::dims(short);
         }
-        let literal = constant(&value, scalar, float_of(first))
+        let literal = constant(&value, scalar, number_of(first))
             .ok_or_else(|| ExportError::Attribute { node: op.node.clone(), attr: name.to_owned() })?;
         self.constant_operand(&format!("{}.{name}", op.node), &literal)
     }

@@ -5,6 +5,7 @@ use gs_ir::{ElemType, GraphId, Module, OpId, Type};
 
 use super::changes::means_the_same;
 use super::op::can_write;
+use super::storage::Storage;
 use super::{ExportError, ExportOptions};
 use crate::import::domain;
 
@@ -33,6 +34,9 @@ impl Choice {
 
 /// Chooses versions: the one that is asked for; else the first from the wanted one on in which every operation can be
 /// written; else the first from that of the source on. Gives also what stood in the way of the wanted one.
+///
+/// What is derived from narrower elements asks for a version that has those, so that it is stored narrow. Where the
+/// version is given, or none has them, it is stored wide.
 pub(super) fn choose(
     module: &Module,
     main: GraphId,
@@ -43,18 +47,25 @@ pub(super) fn choose(
     let highest = options.at_most.unwrap_or(MAX_OPSET);
     let start = source.unwrap_or(DEFAULT_OPSET).min(highest);
     let ops = module.ops_nested(main);
+    let choice = |main| Choice { main, source, others: others.clone() };
     let fits = |main| {
-        let choice = Choice { main, source, others: others.clone() };
+        let choice = choice(main);
         check(module, &ops, &choice).map(|()| choice)
-    };
-    // The most telling reason is why not even the last version will do.
-    let first_from = |start: i64| {
-        let later = (start + 1..=highest.min(MAX_OPSET)).map(fits);
-        later.fold(fits(start), |found, next| if found.is_ok() { found } else { next })
     };
     if let Some(asked) = options.opset {
         return Ok((fits(asked)?, None));
     }
+    let last = highest.min(MAX_OPSET);
+    let narrow = narrow_since(module, main, &choice(last)).filter(|n| *n <= last).unwrap_or(1);
+    // The most telling reason is why not even the last version will do.
+    let first_of = |start: i64| {
+        let later = (start + 1..=last).map(fits);
+        later.fold(fits(start), |found, next| if found.is_ok() { found } else { next })
+    };
+    let first_from = |start: i64| match first_of(start.max(narrow)) {
+        Err(_) if narrow > start => first_of(start),
+        found => found,
+    };
     let mut blocked = None;
     if let Some(wanted) = options.at_least.filter(|w| *w > start) {
         match first_from(wanted) {
@@ -85,6 +96,13 @@ fn check(module: &Module, ops: &[OpId], choice: &Choice) -> Result<(), ExportErr
     Ok(())
 }
 
+/// The first version that has the element types of everything that would be stored if all types were there.
+fn narrow_since(module: &Module, main: GraphId, choice: &Choice) -> Option<i64> {
+    let storage = Storage::plan(module, main, choice, true);
+    let elems = storage.written().filter_map(|id| module.ty(module.global(id).ty).elem());
+    elems.map(first_opset).max()
+}
+
 /// An operation that was kept as it was may stand in another version only where its operator did not change between.
 fn check_opaque(module: &Module, op: OpId, name: &str, choice: &Choice) -> Result<(), ExportError> {
     let (of, op_type) = name.split_once("::").unwrap_or(("", name));
@@ -100,7 +118,7 @@ fn may_move(op_type: &str, from: i64, to: i64) -> bool {
 }
 
 /// The first version of `ai.onnx` that has an element type.
-fn first_opset(elem: ElemType) -> i64 {
+pub(super) fn first_opset(elem: ElemType) -> i64 {
     use ElemType::*;
     match elem {
         Bf16 => 13,
@@ -120,7 +138,8 @@ pub(super) fn ir_version(opset: i64) -> i64 {
     SINCE.iter().rev().find(|(since, _)| *since <= opset).map_or(3, |(_, ir)| *ir)
 }
 
-/// The element type by which floats beside an operand are written.
-pub(super) fn float_of(ty: Option<&Type>) -> ElemType {
-    ty.and_then(Type::elem).filter(|e| e.is_float()).unwrap_or(ElemType::F32)
+/// The element type by which numbers beside an operand are written: its own.
+pub(super) fn number_of(ty: Option<&Type>) -> ElemType {
+    let fits = |e: &ElemType| e.is_float() || (e.is_int() && e.bits() >= 8);
+    ty.and_then(Type::elem).filter(fits).unwrap_or(ElemType::F32)
 }

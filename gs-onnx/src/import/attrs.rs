@@ -145,7 +145,7 @@ pub(super) fn has_value(attr: &AttributeProto, default: AttrDefault) -> bool {
 pub(super) fn value_of_constant(kind: AttrKind, constant: &Literal) -> Result<Option<Attr>, &'static str> {
     use super::tensors::{f32s, i64s};
     let ints = || i64s(constant).ok_or("a constant of whole numbers is needed");
-    let floats = || f32s(constant).ok_or("a constant of floats is needed");
+    let floats = || f32s(constant).ok_or("a constant of numbers is needed");
     let one = "one element is needed";
     Ok(match kind {
         AttrKind::Ints => Some(ints()?).filter(|v| !v.is_empty()).map(|v| Attr::ints(&v)),

@@ -96,7 +96,7 @@ pub(super) fn i64s(literal: &Literal) -> Option<Vec<i64>> {
     })
 }
 
-/// The elements of a constant of floats, where each is exactly an f32.
+/// The elements of a constant of numbers, where each is exactly an f32.
 pub(super) fn f32s(literal: &Literal) -> Option<Vec<f32>> {
     let bytes = literal.data.bytes()?;
     match literal.elem {
@@ -108,6 +108,9 @@ pub(super) fn f32s(literal: &Literal) -> Option<Vec<f32>> {
             wide.into_iter()
                 .map(|v| (f64::from(v as f32).to_bits() == v.to_bits()).then_some(v as f32))
                 .collect()
+        }
+        e if e.is_int() => {
+            i64s(literal)?.into_iter().map(|v| (v as f32 as i64 == v).then_some(v as f32)).collect()
         }
         _ => None,
     }
