@@ -7,6 +7,7 @@
 use crate::callback::Callback;
 use crate::deploy::{Form, deploy};
 use crate::freeze::freeze;
+use crate::lsq::{Lsq, LsqConfig};
 use crate::simqat::{SimQat, SimQatConfig};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassError, PassReport, read_options};
@@ -74,11 +75,18 @@ pub struct AlgorithmInfo {
 }
 
 /// Every shipped algorithm. A new one is one folder and one line here.
-pub const ALGORITHMS: &[AlgorithmInfo] = &[AlgorithmInfo {
-    name: "simqat",
-    doc: "quantisation simulated in float, so that training sees what the integers will be",
-    make: |options| Ok(Box::new(SimQat { config: read_options::<SimQatConfig>(options)? })),
-}];
+pub const ALGORITHMS: &[AlgorithmInfo] = &[
+    AlgorithmInfo {
+        name: "simqat",
+        doc: "quantisation simulated in float, so that training sees what the integers will be",
+        make: |options| Ok(Box::new(SimQat { config: read_options::<SimQatConfig>(options)? })),
+    },
+    AlgorithmInfo {
+        name: "lsq",
+        doc: "the steps of grids are learned",
+        make: |options| Ok(Box::new(Lsq { config: read_options::<LsqConfig>(options)? })),
+    },
+];
 
 /// The algorithm of this name.
 pub fn find(name: &str) -> Option<&'static AlgorithmInfo> {

@@ -1,13 +1,16 @@
-//! Calibration: choosing the ranges of quantisers from data.
+//! Calibration: choosing the ranges of quantisers from data, and what learned ones begin with.
 //!
 //! The network runs in float, as if it had no quantisers, and each quantised value is watched by an observer.
 //! Quantisers that share a range (one grid class) share an observer. Weights need no data.
 
+use crate::learned::{
+    LEAST_CLIP, LEAST_STEP, Magnitude, StepInit, highest, is_unset, set_values, weight_steps,
+};
 use crate::observers::{
     AnyObserver, Observer, ObserverError, ObserverKind, WeightRule, channel_ranges, value_range,
 };
 use crate::quant::{Grid, QuantError, Range};
-use crate::quantisers::{FakeQuant, fake_quants, leaves};
+use crate::quantisers::{FakeQuant, Parameter, leaves, quantisers};
 use gs_eval::{ContentsError, DataError, DataSource, ExecError, Executor, Materializer, TensorSpec};
 use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role, Type, ValueId};
 use gs_passes::grid::behind_quantisers;
@@ -21,6 +24,10 @@ pub struct CalibrateOptions {
     pub observer: ObserverKind,
     /// How the ranges of weights are chosen.
     pub weights: WeightRule,
+    /// How learned steps are chosen at first.
+    pub steps: StepInit,
+    /// The part of values, in percent, that learned clips leave alone at first.
+    pub clip: f64,
     /// Samples per batch.
     pub batch: usize,
     /// Use this many samples at most.
@@ -34,6 +41,8 @@ impl Default for CalibrateOptions {
         Self {
             observer: ObserverKind::Mse { norm: 2.0 },
             weights: WeightRule::MinMax,
+            steps: StepInit::default(),
+            clip: 99.9,
             batch: 32,
             limit: None,
         }
@@ -98,16 +107,65 @@ pub enum CalibrateError {
     Cancelled,
 }
 
-/// Watches one range.
+/// Watches the values for one parameter.
 struct Watch {
     range: GlobalId,
     /// What it watches, in words.
     what: String,
+    parameter: Parameter,
     grid: Grid,
     observer: AnyObserver,
+    /// For steps by the mean magnitude.
+    magnitude: Magnitude,
 }
 
-/// Chooses the range of every quantiser and writes it to the state that holds it.
+impl Watch {
+    fn new(module: &Module, q: &FakeQuant, options: &CalibrateOptions) -> Self {
+        let observer = match q.parameter {
+            Parameter::Step if options.steps == StepInit::Mse => ObserverKind::Mse { norm: 2.0 },
+            Parameter::Step => ObserverKind::MinMax,
+            Parameter::Clip => ObserverKind::Percentile { p: options.clip },
+            Parameter::Range | Parameter::Level { .. } => options.observer,
+        };
+        Self {
+            range: q.range,
+            what: q.describe(module),
+            parameter: q.parameter,
+            grid: q.grid,
+            observer: AnyObserver::new(observer),
+            magnitude: Magnitude::default(),
+        }
+    }
+
+    fn observe(&mut self, values: &[f32]) {
+        self.observer.observe(values);
+        if self.parameter == Parameter::Step {
+            self.magnitude.observe(values);
+        }
+    }
+
+    /// What the parameter is to be.
+    fn chosen(&self, steps: StepInit) -> Result<Chosen, ObserverError> {
+        let range = self.observer.range(self.grid)?;
+        Ok(match self.parameter {
+            Parameter::Range | Parameter::Level { .. } => Chosen::Range(range),
+            Parameter::Clip => Chosen::Number(range.abs_max().max(LEAST_CLIP)),
+            Parameter::Step => match self.magnitude.step(highest(self.grid)) {
+                Some(step) if steps == StepInit::Lsq => Chosen::Number(step),
+                _ => Chosen::Number(self.grid.params(range).scale().max(LEAST_STEP)),
+            },
+        })
+    }
+}
+
+/// A parameter of an activation's quantiser.
+enum Chosen {
+    Range(Range),
+    Number(f32),
+}
+
+/// Chooses the range of every quantiser and writes it to the state that holds it; learned parameters that have no value
+/// yet get their first one.
 ///
 /// `progress` is told how many of how many samples are done, and says whether to go on.
 ///
@@ -120,35 +178,101 @@ pub fn calibrate(
     options: &CalibrateOptions,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<CalibrateReport, CalibrateError> {
-    let quantisers = fake_quants(module)?;
-    let observed = |q: &&FakeQuant| module.global(q.range).role == Role::State;
-    if !quantisers.iter().any(|q| observed(&q)) {
+    let quantisers = quantisers(module)?;
+    let observed = |q: &&FakeQuant| match q.parameter {
+        Parameter::Range => module.global(q.range).role == Role::State,
+        Parameter::Step | Parameter::Clip => is_unset(module, q.range),
+        Parameter::Level { .. } => false,
+    };
+    if quantisers.iter().all(|q| q.parameter == Parameter::Range && !observed(&q)) {
         return Err(CalibrateError::NothingToDo);
     }
+    let learned = |q: &&FakeQuant| q.parameter == Parameter::Step;
+    let weights = quantisers.iter().filter(observed).filter(|q| q.weight);
+    let steps = first_steps(module, weights.filter(learned), options.steps)?;
+    let observed = |q: &&FakeQuant| observed(q) && !(q.weight && learned(q));
     let weights =
         weight_ranges(module, quantisers.iter().filter(observed).filter(|q| q.weight), options.weights)?;
     let (mut watches, fed) = watch(module, quantisers.iter().filter(observed).filter(|q| !q.weight), options);
 
-    let mut report = CalibrateReport { weights: weights.len(), ..CalibrateReport::default() };
+    let mut report = CalibrateReport { weights: weights.len() + steps.len(), ..CalibrateReport::default() };
     if !watches.is_empty() {
         report.samples = run(module, executor, data, options, &mut watches, &fed, progress)?;
     }
-    let mut ranges = weights;
+    let (mut ranges, mut numbers) = (weights, steps);
     for w in &watches {
         let name = w.what.clone();
         let seen = w.observer.seen();
         if seen.nan + seen.infinite > 0 {
             report.not_finite.push((name.clone(), seen.nan + seen.infinite));
         }
-        let range = w.observer.range(w.grid).map_err(|error| CalibrateError::Range { name, error })?;
-        ranges.push((w.range, vec![range], None));
+        match w.chosen(options.steps).map_err(|error| CalibrateError::Range { name, error })? {
+            Chosen::Range(range) => ranges.push((w.range, vec![range], None)),
+            Chosen::Number(number) => numbers.push((w.range, vec![number])),
+        }
     }
     report.activations = watches.len();
     let mut rewriter = Rewriter::new(module);
     for (global, ranges, channels) in ranges {
         set_range(&mut rewriter, global, &ranges, channels);
     }
+    for (global, values) in numbers {
+        set_values(&mut rewriter, global, &values);
+    }
     Ok(report)
+}
+
+/// Gives the steps of weights that have none yet their first ones, which needs no data. How many.
+///
+/// # Errors
+/// A weight that cannot be read or is not finite.
+pub(crate) fn calibrate_weight_steps(module: &mut Module, init: StepInit) -> Result<usize, CalibrateError> {
+    let quantisers = quantisers(module)?;
+    let unset = |q: &&FakeQuant| q.weight && q.parameter == Parameter::Step && is_unset(module, q.range);
+    let steps = first_steps(module, quantisers.iter().filter(unset), init)?;
+    let mut rewriter = Rewriter::new(module);
+    for (global, values) in &steps {
+        set_values(&mut rewriter, *global, values);
+    }
+    Ok(steps.len())
+}
+
+/// The first steps of weights.
+fn first_steps<'q>(
+    module: &Module,
+    quantisers: impl Iterator<Item = &'q FakeQuant>,
+    init: StepInit,
+) -> Result<Vec<(GlobalId, Vec<f32>)>, CalibrateError> {
+    let mut materializer = Materializer::new(module);
+    let mut steps = Vec::new();
+    for q in quantisers {
+        let (values, dims) = finite_weight(module, &mut materializer, q)?;
+        let chosen = weight_steps(&values, &dims, q.axis, init, q.grid)
+            .map_err(|error| CalibrateError::Range { name: q.describe(module), error })?;
+        steps.push((q.range, chosen));
+    }
+    Ok(steps)
+}
+
+/// A weight and its extents; every element must be finite.
+fn finite_weight(
+    module: &Module,
+    materializer: &mut Materializer<'_>,
+    q: &FakeQuant,
+) -> Result<(Vec<f32>, Vec<usize>), CalibrateError> {
+    // Placement folds what is computed from weights, so a quantised weight is a global.
+    let Some(weight) = module.as_global(q.input) else { return Ok((Vec::new(), Vec::new())) };
+    let tensor = materializer.tensor(weight)?;
+    let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
+    let Some((index, &value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) else {
+        return Ok((values, tensor.dims().to_vec()));
+    };
+    let mut name = q.describe(module);
+    if let Some(source) = not_finite_source(module, materializer, weight)? {
+        name.push_str(&format!(", computed from \"{source}\", which is not finite everywhere"));
+    }
+    let error = QuantError::NonFinite { what: "element", index, value }.into();
+    Err(CalibrateError::Range { name, error })
 }
 
 /// The ranges of weights: per global its ranges, and the number of channels where they differ along an axis.
@@ -162,22 +286,14 @@ fn weight_ranges<'q>(
     let mut materializer = Materializer::new(module);
     let mut out: Ranges = Vec::new();
     for q in quantisers {
-        // `simqat` folds what is computed from weights, so a quantised weight is a global.
-        let Some(weight) = module.as_global(q.input) else { continue };
-        let tensor = materializer.tensor(weight)?;
-        let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
-        let failed = |error: ObserverError| CalibrateError::Range { name: q.describe(module), error };
-        if let Some((index, &value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-            let mut name = q.describe(module);
-            if let Some(source) = not_finite_source(module, &mut materializer, weight)? {
-                name.push_str(&format!(", computed from \"{source}\", which is not finite everywhere"));
-            }
-            let error = QuantError::NonFinite { what: "element", index, value }.into();
-            return Err(CalibrateError::Range { name, error });
+        if module.as_global(q.input).is_none() {
+            continue;
         }
+        let failed = |error: ObserverError| CalibrateError::Range { name: q.describe(module), error };
+        let (values, dims) = finite_weight(module, &mut materializer, q)?;
         let (ranges, channels) = match q.axis {
             Some(axis) => {
-                let ranges = channel_ranges(&values, tensor.dims(), axis, rule, q.grid).map_err(failed)?;
+                let ranges = channel_ranges(&values, &dims, axis, rule, q.grid).map_err(failed)?;
                 let n = ranges.len();
                 (ranges, Some(n))
             }
@@ -217,12 +333,7 @@ fn watch<'q>(
     let mut fed = Fed::default();
     for q in quantisers {
         let index = *by_range.entry(q.range).or_insert_with(|| {
-            watches.push(Watch {
-                range: q.range,
-                what: q.describe(module),
-                grid: q.grid,
-                observer: AnyObserver::new(options.observer),
-            });
+            watches.push(Watch::new(module, q, options));
             watches.len() - 1
         });
         // The network runs without quantisers: what another one returns is what that one reads.
@@ -239,7 +350,7 @@ fn observe(watches: &mut [Watch], fed: Option<&Vec<usize>>, values: Option<&[f32
     let Some(values) = values else { return };
     for &index in fed.into_iter().flatten() {
         if let Some(watch) = watches.get_mut(index) {
-            watch.observer.observe(values);
+            watch.observe(values);
         }
     }
 }
@@ -324,7 +435,8 @@ fn without_quantisers(module: &Module) -> Module {
     let ops = float.all_ops();
     let mut rewriter = Rewriter::new(&mut float);
     for op in ops {
-        if rewriter.decl(op).traits.has(gs_ir::registry::Traits::QUANTISER) && rewriter.is(op, "fake_quant") {
+        // A weight that is chosen among levels has nothing behind its quantiser.
+        if ["fake_quant", "lsq", "pact", "dorefa"].contains(&rewriter.op_name(op)) {
             let result = rewriter.op(op).result();
             if let Some(input) = rewriter.op(op).operand(0) {
                 rewriter.replace_uses(result, input);

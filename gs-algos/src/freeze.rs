@@ -1,4 +1,4 @@
-//! Freezing: every observed range becomes a constant scale and zero point (`qdq`), and every bias of an
+//! Freezing: every observed or learned grid becomes a constant scale and zero point (`qdq`), and every bias of an
 //! operation that runs in integers gets its 32-bit grid, the product of the scales of data and weight.
 //!
 //! A bias that would not fit into 32 bits raises the scale of its channel's weight, so the guard runs before
@@ -13,8 +13,8 @@ mod layers;
 mod norms;
 mod write;
 
-use crate::quant::{ChannelParams, QuantError, Range};
-use crate::quantisers::{FakeQuant, fake_quants};
+use crate::quant::{ChannelParams, Grid, QuantError, Range};
+use crate::quantisers::{FakeQuant, Parameter, quantisers};
 use gs_eval::{ContentsError, Materializer};
 use gs_ir::{GlobalId, InferError, Module};
 use layers::{Fitting, keep_in_float};
@@ -99,7 +99,7 @@ pub fn freeze(module: &mut Module) -> Result<FreezeReport, FreezeError> {
 
 fn freeze_all(module: &mut Module) -> Result<FreezeReport, FreezeError> {
     let quantisers =
-        fake_quants(module).map_err(|error| FreezeError::Quant { label: "a quantiser".to_owned(), error })?;
+        quantisers(module).map_err(|error| FreezeError::Quant { label: "a quantiser".to_owned(), error })?;
     let norms = norms::norms(module, &quantisers)?;
     let mut ranges = FxHashMap::default();
     for q in &quantisers {
@@ -132,23 +132,38 @@ fn fit(module: &mut Module, dead: &grids::Dead) -> Result<FreezeReport, FreezeEr
     Ok(report)
 }
 
-/// Reads the range that a quantiser has observed.
+/// Reads the grid that a quantiser has observed or learned.
 fn read_params(module: &Module, q: &FakeQuant) -> Result<ChannelParams, FreezeError> {
     let name = || q.describe(module);
+    let wrong = |what: String| FreezeError::BadRange { name: name(), what };
     let tensor = Materializer::new(module).tensor(q.range)?;
     let values = tensor.as_f32().unwrap_or(&[]);
     if values.iter().any(|v| v.is_nan()) {
         return Err(FreezeError::NotObserved(name()));
     }
-    if values.is_empty() || values.len() % 2 != 0 {
-        return Err(FreezeError::BadRange {
-            name: name(),
-            what: "it must hold minima and maxima".to_owned(),
-        });
+    if values.is_empty() {
+        return Err(wrong("it has no element".to_owned()));
+    }
+    // As the operators compute their steps: one division in f32.
+    let int = q.grid.int;
+    let zero = if q.grid.symmetric { int.symmetric_zero_point() } else { 0 };
+    let divisor = match q.parameter {
+        Parameter::Range => return read_range(values, q.grid).map_err(wrong),
+        Parameter::Step => 1.0,
+        Parameter::Clip => (int.qmax() - zero) as f32,
+        Parameter::Level { .. } => int.qmax() as f32,
+    };
+    let steps: Vec<f32> = values.iter().map(|v| v / divisor).collect();
+    ChannelParams::from_parts(&steps, &vec![zero; steps.len()], int).map_err(|e| wrong(e.to_string()))
+}
+
+/// The grids that ranges span: minima, then maxima.
+fn read_range(values: &[f32], grid: Grid) -> Result<ChannelParams, String> {
+    if !values.len().is_multiple_of(2) {
+        return Err("it must hold minima and maxima".to_owned());
     }
     let (low, high) = values.split_at(values.len() / 2);
     let ranges: Result<Vec<Range>, QuantError> =
         low.iter().zip(high).map(|(&l, &h)| Range::new(l, h)).collect();
-    let ranges = ranges.map_err(|e| FreezeError::BadRange { name: name(), what: e.to_string() })?;
-    Ok(ChannelParams::from_ranges(&ranges, q.grid))
+    Ok(ChannelParams::from_ranges(&ranges.map_err(|e| e.to_string())?, grid))
 }

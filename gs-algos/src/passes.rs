@@ -4,6 +4,7 @@ use crate::algorithm::Algorithm;
 use crate::calibrate::{CalibrateOptions, calibrate};
 use crate::deploy::{DeployError, Form, Lowering};
 use crate::freeze::freeze;
+use crate::lsq::{Lsq, LsqConfig};
 use crate::observe::observe;
 use crate::observers::{ObserverKind, WeightRule};
 use crate::simqat::{SimQat, SimQatConfig};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 /// Adds the passes of this crate.
 pub fn register(registry: &mut PassRegistry) {
     registry.register(&SIMQAT, |o| Ok(Box::new(SimQat { config: read_options::<SimQatConfig>(o)? })));
+    registry.register(&LSQ, |o| Ok(Box::new(Lsq { config: read_options::<LsqConfig>(o)? })));
     registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
     registry.register(&OBSERVE, |o| Ok(Box::new(read_options::<Observe>(o)?)));
     registry.register(&FREEZE, |o| Ok(Box::new(read_options::<Freeze>(o)?)));
@@ -49,6 +51,38 @@ static SIMQAT: PassInfo = PassInfo {
 impl Pass for SimQat {
     fn info(&self) -> &'static PassInfo {
         &SIMQAT
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        self.apply(module, context)
+    }
+}
+
+static LSQ: PassInfo = PassInfo {
+    name: "lsq",
+    doc: "insert quantisers whose steps are learned (Esser et al. 2020)",
+    options: &[
+        ("target", "the target that decides placement (ort-cpu)"),
+        ("weight_bits", "width of weights (4)"),
+        ("act_bits", "width of what inner layers read (4)"),
+        ("edge_bits", "width of the first and last layers, of sums and outputs (8)"),
+        ("per_channel", "one step per output channel of a weight (false)"),
+        ("init", "first steps: lsq (from mean magnitudes) or mse (least error) (lsq)"),
+        ("grad_scale", "whether gradients of steps are scaled by 1 / sqrt(n * highest code) (true)"),
+        ("step_lr", "learning rate of steps (that of the network)"),
+        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
+        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
+        (
+            "layers",
+            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
+        ),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: Some(Phase::Instrumented),
+};
+
+impl Pass for Lsq {
+    fn info(&self) -> &'static PassInfo {
+        &LSQ
     }
     fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         self.apply(module, context)
@@ -109,6 +143,7 @@ impl Pass for Calibrate {
             weights: self.weights,
             batch: self.batch.max(1),
             limit: self.limit,
+            ..CalibrateOptions::default()
         };
         let mut progress = |done, total| context.progress("calibrating", done, total);
         let done = calibrate(module, executor, data, &options, &mut progress)?;

@@ -5,15 +5,33 @@ use gs_ir::{AttrSet, GlobalId, Init, Module, OpId, ValueId};
 use gs_passes::grid::weight_only;
 use rustc_hash::FxHashSet;
 
-/// A `fake_quant` operation, read.
+/// What the parameter of a quantiser says of its grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// The range that the grid spans: `f32[2]`, or `f32[2, C]` with minima in the first row (`fake_quant`).
+    Range,
+    /// The step (`lsq`).
+    Step,
+    /// The largest value (`pact`).
+    Clip,
+    /// The highest of the odd levels, which have so many bits (`dorefa`, `slb`).
+    Level {
+        /// Width of the numbers of levels.
+        bits: u8,
+    },
+}
+
+/// A quantiser of the training form, read.
 #[derive(Clone, Debug)]
 pub struct FakeQuant {
     /// The operation.
     pub op: OpId,
-    /// What it quantises.
+    /// What it quantises; of a choice among levels the logits.
     pub input: ValueId,
-    /// The global that holds its range: `f32[2]`, or `f32[2, C]` with minima in the first row.
+    /// The global that holds its parameter.
     pub range: GlobalId,
+    /// What that says.
+    pub parameter: Parameter,
     /// The codes and the rule for the zero point.
     pub grid: Grid,
     /// The axis along which ranges differ.
@@ -73,35 +91,65 @@ pub(crate) fn leaves(module: &Module, id: GlobalId) -> Vec<GlobalId> {
 /// # Errors
 /// A width that no grid has.
 pub fn grid_of(attrs: &AttrSet) -> Result<Grid, QuantError> {
-    let bits = u8::try_from(attrs.int("bits", 8)).map_err(|_| QuantError::Bits { bits: u8::MAX })?;
-    let int = IntRange::new(bits, attrs.bool("signed", false), attrs.bool("narrow", false))?;
+    let int = IntRange::new(width(attrs, 8)?, attrs.bool("signed", false), attrs.bool("narrow", false))?;
     Ok(Grid { int, symmetric: attrs.bool("symmetric", false) })
 }
 
-/// All `fake_quant` operations of the network, in graph order. One whose range is computed in the graph is left out.
+fn width(attrs: &AttrSet, default: i64) -> Result<u8, QuantError> {
+    u8::try_from(attrs.int("bits", default)).map_err(|_| QuantError::Bits { bits: u8::MAX })
+}
+
+/// The grid on which a learned quantiser computes, as targets store it: weights around zero; activations without a
+/// sign, with zero in the middle where they have both signs.
+fn learned_grid(name: &str, attrs: &AttrSet, weight: bool) -> Result<Option<(Parameter, Grid)>, QuantError> {
+    let grid = |bits, signed: bool, narrow| {
+        let int = IntRange::new(bits, signed && weight, narrow && signed)?;
+        Ok::<_, QuantError>(Grid { int, symmetric: signed })
+    };
+    Ok(Some(match name {
+        "lsq" => (Parameter::Step, grid(width(attrs, 4)?, attrs.bool("signed", true), false)?),
+        "pact" => (Parameter::Clip, grid(width(attrs, 4)?, attrs.bool("signed", false), true)?),
+        // Odd numbers of b bits are whole numbers of b + 1.
+        "dorefa" | "slb" => {
+            let bits = width(attrs, if name == "slb" { 2 } else { 4 })?;
+            let int = IntRange::new(bits.saturating_add(1), true, true)?;
+            (Parameter::Level { bits }, Grid { int, symmetric: true })
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// All quantisers of the training form that the network has, in graph order. One whose parameter is computed in the
+/// graph is left out.
 ///
 /// # Errors
 /// Attributes that describe no grid.
-pub fn fake_quants(module: &Module) -> Result<Vec<FakeQuant>, QuantError> {
+pub fn quantisers(module: &Module) -> Result<Vec<FakeQuant>, QuantError> {
     let Some(main) = module.main() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for op in module.ops_nested(main) {
-        if !module.is(op, "fake_quant") {
-            continue;
-        }
-        let data = module.op(op);
+        let (name, data, attrs) = (module.op_name(op), module.op(op), module.attrs_of(op));
         let (Some(input), Some(range)) = (data.operand(0), data.operand(1)) else { continue };
         let Some(range) = module.as_global(range) else { continue };
-        let attrs = module.attrs_of(op);
+        let weight = weight_only(module, input);
+        let (parameter, grid) = match name {
+            "fake_quant" => (Parameter::Range, grid_of(attrs)?),
+            _ => match learned_grid(name, attrs, weight)? {
+                Some(found) => found,
+                None => continue,
+            },
+        };
         let axis = attrs.get("axis").map(|_| attrs.int("axis", 0)).and_then(|a| usize::try_from(a).ok());
-        found.push(FakeQuant {
-            op,
-            input,
-            range,
-            grid: grid_of(attrs)?,
-            axis,
-            weight: weight_only(module, input),
-        });
+        found.push(FakeQuant { op, input, range, parameter, grid, axis, weight });
     }
     Ok(found)
+}
+
+/// Those of them that have a range: `fake_quant` operations.
+///
+/// # Errors
+/// As [`quantisers`].
+pub fn fake_quants(module: &Module) -> Result<Vec<FakeQuant>, QuantError> {
+    let all = quantisers(module)?;
+    Ok(all.into_iter().filter(|q| q.parameter == Parameter::Range).collect())
 }

@@ -10,6 +10,7 @@ use std::fmt;
 /// The shipped rule files of this crate: name and text. Tests check each, and run every example in it.
 pub const SHIPPED: &[(&str, &str)] = &[
     ("simqat", crate::simqat::RULES),
+    ("lsq", crate::lsq::RULES),
     ("explicit", crate::deploy::EXPLICIT),
     ("pack", crate::deploy::PACK),
     ("lower-ort-cpu", crate::deploy::LOWER_ORT_CPU),

@@ -17,7 +17,10 @@ use gs_passes::rules::{GridClass, RuleEnv, Site};
 use gs_text::{PrintOptions, SourceMap, Style, print_to_string};
 
 /// What SimQAT would answer about an example with its default configuration, worked out anew for each question.
-struct Defaults;
+struct Defaults {
+    /// Whether the rules are those of an algorithm with learned grids, which has those of inner activations.
+    learned: bool,
+}
 
 impl Defaults {
     fn grids(module: &Module) -> Option<Grids> {
@@ -53,6 +56,11 @@ impl RuleEnv for Defaults {
             (a.bits, a.symmetric.unwrap_or(false), a.narrow_range)
         };
         match (key.split_once('_')?.1, site) {
+            // Inner layers alone read what an activation makes.
+            ("learned", Site::Value(v)) if self.learned && !weight => {
+                module.producer(v).filter(|&op| module.is(op, "relu")).map(|_| Attr::Bool(true))
+            }
+            ("negative", _) => Some(Attr::Bool(false)),
             ("bits", _) => Some(Attr::Int(i64::from(bits))),
             ("signed", _) => Some(Attr::Bool(weight)),
             ("symmetric", _) => Some(Attr::Bool(symmetric)),
@@ -84,7 +92,7 @@ fn every_rule_has_an_example_and_all_hold() {
             assert!(r.examples.iter().any(|e| e.after.is_some()), "{name}: nothing shows {}", r.name);
         }
         let mut found = set.warnings.clone();
-        found.extend(check_examples(&set, &registry, &Defaults));
+        found.extend(check_examples(&set, &registry, &Defaults { learned: *name != "simqat" }));
         if !found.is_empty() {
             report.push_str(&gs_text::render_all(&found, &SourceMap::single(*name, *text), Style::Plain));
         }

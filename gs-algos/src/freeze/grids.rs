@@ -81,6 +81,11 @@ fn read(
 fn codes(module: &Module, op: OpId) -> Option<IntRange> {
     let elem: ElemType = module.type_of(module.op(op).operand(2)?).elem()?;
     let (low, high) = elem.int_range()?;
+    if module.attrs_of(op).str("levels") == Some("odd") {
+        // Odd numbers of b bits are whole numbers of b + 1.
+        let bits = module.attrs_of(op).int("bits", 7);
+        return u8::try_from(bits + 1).ok().and_then(|b| IntRange::new(b, true, true).ok());
+    }
     let limit = |name, default| module.decl(op).int(module.attrs_of(op), name).unwrap_or(default);
     IntRange::of_codes(limit("qmin", low), limit("qmax", high)).or_else(|| IntRange::of_codes(low, high))
 }

@@ -4,13 +4,17 @@ use super::grids::{Dead, Quantised};
 use super::layers::{Layer, Side};
 use super::{FreezeError, Frozen};
 use crate::quant::{ChannelParams, Grid, QuantParams};
-use crate::quantisers::FakeQuant;
+use crate::quantisers::{FakeQuant, Parameter};
+use gs_eval::Materializer;
 use gs_ir::{
     At, Attr, AttrSet, ElemType, Global, GlobalId, Init, Literal, Module, NewGlobal, Rewriter, Role, Type,
     ValueId,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+
+/// How the globals that hold the parameters of quantisers end.
+const PARAMETERS: &[&str] = &[".range", ".step", ".alpha", ".scale"];
 
 /// The constants of one grid.
 #[derive(Clone, Copy)]
@@ -36,8 +40,15 @@ pub(super) fn quantisers(
         if let Some(axis) = f.axis {
             attrs.set("axis", Attr::Int(axis as i64));
         }
-        limit_codes(&mut attrs, q.grid);
-        let operands = [q.input, rewriter.global(c.scale).value, rewriter.global(c.zero_point).value];
+        let mut input = q.input;
+        if let Parameter::Level { bits } = q.parameter {
+            attrs.set("levels", Attr::str("odd"));
+            attrs.set("bits", Attr::Int(i64::from(bits)));
+            input = weight_on_levels(&mut rewriter, q)?;
+        } else {
+            limit_codes(&mut attrs, q.grid);
+        }
+        let operands = [input, rewriter.global(c.scale).value, rewriter.global(c.zero_point).value];
         let new = rewriter.emit("qdq", &operands, attrs, At::Before(q.op))?;
         let old = rewriter.op(q.op).result();
         rewriter.replace_uses(old, new);
@@ -93,6 +104,21 @@ pub(super) fn biases(module: &mut Module, layers: &[&Layer]) -> Result<(), Freez
     Ok(())
 }
 
+/// The weight that a layer has at last, where it is chosen among levels: a constant of its own.
+fn weight_on_levels(rewriter: &mut Rewriter<'_>, q: &FakeQuant) -> Result<ValueId, FreezeError> {
+    let name = rewriter.str(rewriter.global(q.range).name).to_owned();
+    let name = name.strip_suffix(".scale").unwrap_or(&name).to_owned();
+    let (kind, attrs) = (rewriter.op(q.op).kind, rewriter.attrs_of(q.op).clone());
+    let operands: Vec<Option<GlobalId>> =
+        rewriter.op(q.op).operands().map(|v| v.and_then(|v| rewriter.as_global(v))).collect();
+    let derived = rewriter.derive_global(&name, kind, attrs, &operands)?;
+    // The logits, many times the size of the weight, are not carried along.
+    let data = Materializer::new(rewriter).data(derived)?;
+    let ty = rewriter.ty(rewriter.global(derived).ty).clone();
+    rewriter.set_global(derived, ty, Init::Data(data));
+    Ok(rewriter.global(derived).value)
+}
+
 /// States the codes that a grid uses where they are fewer than its storage type has.
 fn limit_codes(attrs: &mut AttrSet, grid: Grid) {
     let storage = storage_type(grid);
@@ -114,7 +140,7 @@ fn storage_type(grid: Grid) -> ElemType {
 
 fn add_constants(rewriter: &mut Rewriter<'_>, range: GlobalId, frozen: &Frozen, grid: Grid) -> Constants {
     let name = rewriter.str(rewriter.global(range).name).to_owned();
-    let base = name.strip_suffix(".range").unwrap_or(&name).to_owned();
+    let base = PARAMETERS.iter().find_map(|p| name.strip_suffix(p)).unwrap_or(&name).to_owned();
     let dims: Vec<i64> = frozen.axis.map(|_| frozen.params.len() as i64).into_iter().collect();
     let storage = storage_type(grid);
     let zero_points: Vec<u8> = frozen.params.params().iter().flat_map(|p| code_bytes(*p, storage)).collect();

@@ -100,6 +100,16 @@ pub enum ConfigError {
         /// Its value.
         bits: u8,
     },
+    /// A number out of range.
+    #[error("`{key}` = {value}: it must be {has}")]
+    Number {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: f32,
+        /// What it must be.
+        has: &'static str,
+    },
     /// What the target does not run.
     #[error("`{key}` = {value}: target `{target}` {has}")]
     Contradiction {

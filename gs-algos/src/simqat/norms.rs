@@ -13,7 +13,7 @@ use rustc_hash::FxHashSet;
 
 /// The batch normalisations that are to be folded before quantisers are placed: all, where they may not be `kept`; else
 /// those that are not part of a layer as they stand.
-pub(super) fn to_fold(module: &Module, graph: GraphId, grids: &Grids, kept: bool) -> FxHashSet<OpId> {
+pub(crate) fn to_fold(module: &Module, graph: GraphId, grids: &Grids, kept: bool) -> FxHashSet<OpId> {
     let stays = |op: OpId| match grids.part(op) {
         Some(Part::Absorbed { .. }) => kept,
         // Where the layer stays in float its normalisation may be trained with it.
@@ -29,7 +29,7 @@ pub(super) fn to_fold(module: &Module, graph: GraphId, grids: &Grids, kept: bool
 ///
 /// # Errors
 /// Contents that cannot be made.
-pub(super) fn make_positive(
+pub(crate) fn make_positive(
     module: &mut Module,
     graph: GraphId,
     grids: &Grids,

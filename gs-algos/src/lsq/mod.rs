@@ -1,0 +1,91 @@
+//! LSQ: the steps of grids are parameters that training finds (Esser et al., "Learned Step Size Quantization", ICLR
+//! 2020). Weights and what inner layers read have learned steps; sums, the network's inputs and its outputs keep the
+//! observed ranges of SimQAT. The graph changes are the rules in `rules.gsr`; here is what they ask.
+
+mod config;
+
+pub use config::LsqConfig;
+
+use crate::algorithm::{Algorithm, RunLength, freeze_and_deploy};
+use crate::calibrate::calibrate_weight_steps;
+use crate::deploy::Form;
+use crate::learned::{LEAST_STEP, calibrate_activations, follow_ranges, parameters_of};
+use crate::placement::{PlacementError, Question, Request, can_be_negative, place};
+use crate::simqat;
+use crate::simqat::norms::positive_factors;
+use gs_ir::{Attr, Module};
+use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_passes::rules::Site;
+use gs_passes::training::ParamGroup;
+
+/// The rules that place quantisers with learned steps.
+pub const RULES: &str = include_str!("rules.gsr");
+
+/// The algorithm with its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Lsq {
+    /// What to do.
+    pub config: LsqConfig,
+}
+
+impl Algorithm for Lsq {
+    fn name(&self) -> &'static str {
+        "lsq"
+    }
+
+    /// Inserts quantisers with learned steps; those of weights get their first values, those of activations too where
+    /// the context has an executor and the data source `calib` (else the pass `calibrate` gives them). Applying it
+    /// twice equals once.
+    ///
+    /// # Errors
+    /// A wrong configuration, by its key; a weight that is not finite.
+    fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let config = self.config.placement().map_err(PlacementError::from)?;
+        let request = Request {
+            rules: &[("lsq", RULES), ("simqat", simqat::RULES)],
+            edge_bits: Some(self.config.edge_bits),
+            own: &|question| self.setting(question),
+        };
+        let mut done = place(module, context, &config, &request)?;
+        calibrate_weight_steps(module, self.config.init)?;
+        calibrate_activations(module, context, self.config.init)?;
+        let of_rule = |name: &str| done.placed.iter().filter(|p| p.rule == name).count();
+        done.report.absorb(PassReport::counting([
+            ("weights with a learned step", of_rule("weight_lsq")),
+            ("activations with a learned step", of_rule("activation_lsq")),
+            ("activations with an observed range", of_rule("activation_fake_quant")),
+        ]));
+        Ok(done.report)
+    }
+
+    fn prepare_training(&self, module: &mut Module, _: RunLength) -> Result<(), PassError> {
+        follow_ranges(module, self.config.observer)
+    }
+
+    fn param_groups(&self, module: &Module) -> Vec<ParamGroup> {
+        let steps = parameters_of(module, &["lsq"], |params| ParamGroup {
+            params,
+            lr: self.config.step_lr,
+            weight_decay: Some(0.0),
+            min: Some(LEAST_STEP),
+            ..ParamGroup::default()
+        });
+        steps.into_iter().chain(positive_factors(module)).collect()
+    }
+
+    fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        freeze_and_deploy(module, &self.config.target, Form::default())
+    }
+}
+
+impl Lsq {
+    fn setting(&self, q: &Question<'_>) -> Option<Attr> {
+        match (q.key, q.site) {
+            ("weight_learned", _) => Some(Attr::Bool(true)),
+            ("act_learned", _) => (!q.edge).then_some(Attr::Bool(true)),
+            ("act_negative", Site::Value(v)) => Some(Attr::Bool(can_be_negative(q.module, q.grids, v))),
+            ("weight_grad_scale" | "act_grad_scale", _) => Some(Attr::Bool(self.config.grad_scale)),
+            _ => None,
+        }
+    }
+}

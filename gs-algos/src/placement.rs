@@ -1,0 +1,310 @@
+//! Where quantisers go, for every algorithm that places some: the analysis of the graph for the target, and the settings
+//! of layers and tensors that rules ask for. What is put there is the algorithm's business, in its rule file.
+
+mod edges;
+mod signs;
+
+use crate::kept::note_kept;
+use crate::selector::{self, SelectorError};
+use crate::simqat::{ConfigError, LayerConfig, Settled, SimQatConfig, norms};
+use crate::targets::{self, TargetLookupError};
+use edges::Edges;
+use gs_ir::{Attr, FloatBits, GraphId, Module, OpId, Phase, ValueId};
+use gs_passes::grid::{Grids, Part, channel_axis};
+use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_passes::passes::fold_batch_norms;
+use gs_passes::rules::{GridClass, Placed, RuleEnv, Site};
+use gs_passes::target::{Granularity, Target};
+use rustc_hash::FxHashSet;
+pub(crate) use signs::can_be_negative;
+use thiserror::Error;
+
+/// Why quantisers could not be placed.
+#[derive(Debug, Error)]
+pub enum PlacementError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetLookupError),
+    /// A selector in the configuration.
+    #[error("{key}: {error}")]
+    Selector {
+        /// The key that holds it.
+        key: String,
+        /// What is wrong.
+        error: SelectorError,
+    },
+    /// The module was instrumented for another target.
+    #[error("the module was instrumented for target `{before}`; it cannot be for `{wanted}` too")]
+    OtherTarget {
+        /// What it was instrumented for.
+        before: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// There is no graph.
+    #[error("the module has no graph")]
+    NoGraph,
+}
+
+/// A question that a rule asks, with what is known of its subject.
+pub(crate) struct Question<'a> {
+    /// The module.
+    pub(crate) module: &'a Module,
+    /// The analysis of its graph.
+    pub(crate) grids: &'a Grids,
+    /// A layer (all keys `weight_*`) or a tensor.
+    pub(crate) site: Site,
+    /// What is asked.
+    pub(crate) key: &'a str,
+    /// Whether the layer is a first or last one; of a tensor, whether anything but layers between these reads it.
+    pub(crate) edge: bool,
+}
+
+/// The answers that an algorithm has itself, before the settings that all share are asked.
+pub(crate) type OwnSettings<'a> = dyn Fn(&Question<'_>) -> Option<Attr> + 'a;
+
+/// What an algorithm wants placed.
+pub(crate) struct Request<'a> {
+    /// Its rule files by name, run one after the other. A grid on which an algorithm has put a quantiser of its own
+    /// has the answer `weight_learned` or `act_learned`, and the rules of SimQAT leave it alone.
+    pub(crate) rules: &'a [(&'a str, &'a str)],
+    /// The width of the first and the last layers and of what they and additions read and write; the rest has the
+    /// widths of the configuration. Absent: all have.
+    pub(crate) edge_bits: Option<u8>,
+    /// Settings of its own.
+    pub(crate) own: &'a OwnSettings<'a>,
+}
+
+/// What was placed.
+pub(crate) struct Outcome {
+    /// The new operations.
+    pub(crate) placed: Vec<Placed>,
+    /// What became of batch normalisations.
+    pub(crate) report: PassReport,
+}
+
+/// Places quantisers by an algorithm's rules, states the target in the module's header, and notes for every layer that
+/// stays in float why. Twice equals once.
+///
+/// # Errors
+/// A wrong configuration, by its key; see [`PlacementError`].
+pub(crate) fn place(
+    module: &mut Module,
+    context: &mut PassContext<'_>,
+    config: &SimQatConfig,
+    request: &Request<'_>,
+) -> Result<Outcome, PassError> {
+    config.check().map_err(PlacementError::from)?;
+    let target = targets::find(&config.target).map_err(PlacementError::from)?;
+    let settled = config.settle(&target).map_err(PlacementError::from)?;
+    if let Some(before) = module.meta.target.as_ref().filter(|t| **t != target.name) {
+        let (before, wanted) = (before.clone(), target.name.clone());
+        return Err(PlacementError::OtherTarget { before, wanted }.into());
+    }
+    let main = module.main().ok_or(PlacementError::NoGraph)?;
+    // What is computed from weights alone is a weight too: quantisers then stand on globals.
+    gs_passes::passes::fold_constants(module);
+    let report = prepare_norms(
+        module,
+        main,
+        context,
+        &|module| Env::new(module, main, &target, config, settled, request).map(|env| env.grids),
+        keeps_norms(&target, config, settled),
+    )?;
+    let mut placed = Vec::new();
+    for (name, text) in request.rules {
+        let env = Env::new(module, main, &target, config, settled, request)?;
+        let rules = crate::rules::load(name, text, module.registry())?;
+        let done = gs_passes::rules::insert(module, &rules, &env)
+            .map_err(|d| gs_text::render_all(&d, &rules.sources, gs_text::Style::Plain))?;
+        for p in &done.placed {
+            if let Some(value) = module.op(p.op).operand(0) {
+                context.remark(name, &p.value, env.why(value, &p.rule));
+            }
+        }
+        note_kept(module, &env.grids, &target);
+        placed.extend(done.placed);
+    }
+    module.meta.target = Some(target.name.clone());
+    Ok(Outcome { placed, report })
+}
+
+/// Whether batch normalisation may stay beside quantised weights: its factors become part of their scales.
+fn keeps_norms(target: &Target, config: &SimQatConfig, settled: Settled) -> bool {
+    let per_channel = target.weight.granularity.contains(&Granularity::Channel);
+    settled.weight_signed && config.weight.symmetric && per_channel
+}
+
+/// Folds the batch normalisations that may not stay beside quantised weights, and makes the factors of the others
+/// positive.
+fn prepare_norms(
+    module: &mut Module,
+    main: GraphId,
+    context: &mut PassContext<'_>,
+    analyse: &dyn Fn(&Module) -> Result<Grids, PlacementError>,
+    kept: bool,
+) -> Result<PassReport, PassError> {
+    let mut grids = analyse(module)?;
+    let fold = norms::to_fold(module, main, &grids, kept);
+    let mut report = PassReport::default();
+    if !fold.is_empty() && Phase::of(module) == Phase::Float {
+        let before = fold.len();
+        report = fold_batch_norms(module, Some(fold), context)?;
+        grids = analyse(module)?;
+        if !kept {
+            report.notes.push(format!(
+                "{before} batch normalisations were folded before quantisers were placed: they can stay beside \
+                 quantised weights only where these have no zero point and the target a scale for each channel"
+            ));
+        }
+    }
+    let negated = norms::make_positive(module, main, &grids)?;
+    if negated > 0 {
+        report.absorb(PassReport::counting([("channels negated", negated)]));
+    }
+    Ok(report)
+}
+
+/// What the rules ask: the analysis of the graph, and the configuration.
+struct Env<'c> {
+    grids: Grids,
+    config: &'c SimQatConfig,
+    settled: Settled,
+    /// Layer settings in order of increasing precedence, with the operations they are for.
+    layers: Vec<(FxHashSet<OpId>, LayerConfig)>,
+    edges: Edges,
+    edge_bits: Option<u8>,
+    own: &'c OwnSettings<'c>,
+}
+
+impl<'c> Env<'c> {
+    fn new(
+        module: &Module,
+        graph: GraphId,
+        target: &Target,
+        config: &'c SimQatConfig,
+        settled: Settled,
+        request: &Request<'c>,
+    ) -> Result<Self, PlacementError> {
+        let select = |key: &str, selector: &str| {
+            let found = selector::select(module, selector);
+            let found = found.map_err(|error| PlacementError::Selector { key: key.to_owned(), error })?;
+            Ok::<_, PlacementError>(found.into_iter().collect::<FxHashSet<OpId>>())
+        };
+        let mut excluded = FxHashSet::default();
+        for selector in &config.exclude {
+            excluded.extend(select("exclude", selector)?);
+        }
+        // The longest selector wins: it comes last.
+        let mut by_length: Vec<_> = config.layers.iter().collect();
+        by_length.sort_by_key(|(selector, _)| selector.len());
+        let layers: Result<_, PlacementError> = by_length
+            .into_iter()
+            .map(|(selector, layer)| Ok((select(&format!("layers.{selector}"), selector)?, *layer)))
+            .collect();
+        let grids = Grids::of(module, graph, target, &|op| !excluded.contains(&op));
+        let (edges, edge_bits) = (Edges::of(module, graph), request.edge_bits);
+        Ok(Self { grids, config, settled, layers: layers?, edges, edge_bits, own: request.own })
+    }
+
+    /// The setting of a layer, if one was made for it.
+    fn layer<T>(&self, op: Option<OpId>, get: impl Fn(&LayerConfig) -> Option<T>) -> Option<T> {
+        let op = op?;
+        self.layers.iter().rev().filter(|(ops, _)| ops.contains(&op)).find_map(|(_, l)| get(l))
+    }
+
+    /// As [`Question::edge`].
+    fn is_edge(&self, module: &Module, site: Site) -> bool {
+        match site {
+            Site::Op(op) => self.edges.contains(op),
+            Site::Value(value) => !self.edges.feeds_inner_layers_only(module, &self.grids, value),
+        }
+    }
+
+    /// Why a quantiser stands at a value, for remarks.
+    fn why(&self, value: ValueId, rule: &str) -> String {
+        match self.grids.class_of(value) {
+            Some((_, class)) if !class.why.is_empty() => class.why.clone(),
+            _ => format!("rule {rule}"),
+        }
+    }
+
+    fn weight_cfg(&self, module: &Module, op: OpId, key: &str) -> Option<Attr> {
+        let w = &self.config.weight;
+        match key {
+            "weight_bits" => {
+                let edge = self.edge_bits.filter(|_| self.edges.contains(op));
+                let by_place = edge.unwrap_or(w.bits);
+                Some(Attr::Int(i64::from(self.layer(Some(op), |l| l.weight_bits).unwrap_or(by_place))))
+            }
+            "weight_signed" => Some(Attr::Bool(self.settled.weight_signed)),
+            "weight_symmetric" => Some(Attr::Bool(w.symmetric)),
+            "weight_narrow" => Some(Attr::Bool(w.narrow_range)),
+            "weight_axis" => {
+                let per_channel = self.layer(Some(op), |l| l.weight_per_channel);
+                let per_channel = per_channel.unwrap_or(self.settled.weight_per_channel);
+                let axis = channel_axis(module, op).filter(|_| per_channel)?;
+                Some(Attr::Int(axis as i64))
+            }
+            _ => None,
+        }
+    }
+
+    fn act_cfg(&self, module: &Module, value: ValueId, key: &str) -> Option<Attr> {
+        let a = &self.config.act;
+        match key {
+            "act_bits" => {
+                let producer = module.producer(value);
+                let edge = self.edge_bits.filter(|_| self.is_edge(module, Site::Value(value)));
+                let by_place = edge.unwrap_or(a.bits);
+                Some(Attr::Int(i64::from(self.layer(producer, |l| l.act_bits).unwrap_or(by_place))))
+            }
+            "act_signed" => Some(Attr::Bool(self.settled.act_signed)),
+            "act_symmetric" => Some(Attr::Bool(self.settled.act_symmetric)),
+            "act_narrow" => Some(Attr::Bool(a.narrow_range)),
+            "fixed_grid" => {
+                let (scale, zero_point) = self.grids.class_of(value)?.1.fixed?;
+                let edge = |code: i64| FloatBits((code - zero_point) as f32 * scale);
+                Some(Attr::Floats([edge(0), edge(255)].into()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl RuleEnv for Env<'_> {
+    fn selected(&self, _: &Module, op: OpId) -> bool {
+        matches!(self.grids.part(op), Some(Part::Computes))
+    }
+
+    fn needs_grid(&self, _: &Module, value: ValueId) -> bool {
+        self.grids.needs_grid(value)
+    }
+
+    fn class_of(&self, module: &Module, value: ValueId) -> Option<GridClass> {
+        let (id, class) = self.grids.class_of(value)?;
+        let first = *class.entries.first()?;
+        let name = match module.producer(first) {
+            Some(op) => module.label(op).to_owned(),
+            None => module.str(module.value(first).name).to_owned(),
+        };
+        Some(GridClass { id: id as u32, entries: class.entries.clone(), name })
+    }
+
+    fn cfg(&self, module: &Module, site: Site, key: &str) -> Option<Attr> {
+        // Settings of weights are those of the layer that reads them; a layer may be named by its result.
+        let site = match site {
+            Site::Value(value) if key.starts_with("weight_") => Site::Op(module.producer(value)?),
+            site => site,
+        };
+        let edge = self.is_edge(module, site);
+        let own = (self.own)(&Question { module, grids: &self.grids, site, key, edge });
+        own.or_else(|| match site {
+            Site::Op(op) => self.weight_cfg(module, op, key),
+            Site::Value(value) => self.act_cfg(module, value, key),
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! Algorithms whose grids are learned: what they make of a small network, that nothing pretrained changes, and that what
+//! is deployed computes what training saw.
+
+use gs_algos::algorithm::{Algorithm, find};
+use gs_algos::deploy::to_integers;
+use gs_algos::freeze::freeze;
+use gs_eval::random::unit;
+use gs_eval::{DataSource, Evaluator, Executor, InMemory, Materializer, Tensor};
+use gs_ir::{GlobalId, Module, Phase, Registry, infer_module, verify};
+use gs_passes::manager::{PassContext, Pipeline};
+use gs_text::{PrintOptions, SourceMap, Style, print_to_string};
+use std::collections::BTreeMap;
+
+/// A residual network in small: conv, relu, a branch that is added to what it came from, and a classifier.
+const NETWORK: &str = r#"gsir 1
+dims N >= 1
+param @stem.weight : f32[4, 3, 3, 3] = uniform(seed 1, -0.4, 0.4)
+param @stem.bias : f32[4] = uniform(seed 2, -0.1, 0.1)
+param @a.weight : f32[4, 4, 3, 3] = uniform(seed 3, -0.3, 0.3)
+param @a.bias : f32[4] = uniform(seed 4, -0.1, 0.1)
+param @b.weight : f32[4, 4, 3, 3] = uniform(seed 5, -0.3, 0.3)
+param @fc.weight : f32[5, 4] = uniform(seed 6, -0.5, 0.5)
+param @fc.bias : f32[5] = uniform(seed 7, -0.1, 0.1)
+graph @main(%image : f32[N, 3, 8, 8]) -> (%scores : f32[N, 5]) {
+  %0 = conv(%image, @stem.weight, @stem.bias) {pads = [1, 1, 1, 1]} : f32[N, 4, 8, 8] from "stem"
+  %1 = relu(%0) : f32[N, 4, 8, 8] from "stem.relu"
+  %2 = conv(%1, @a.weight, @a.bias) {pads = [1, 1, 1, 1]} : f32[N, 4, 8, 8] from "a"
+  %3 = relu(%2) : f32[N, 4, 8, 8] from "a.relu"
+  %4 = conv(%3, @b.weight) {pads = [1, 1, 1, 1]} : f32[N, 4, 8, 8] from "b"
+  %5 = add(%4, %1) : f32[N, 4, 8, 8] from "sum"
+  %6 = relu(%5) : f32[N, 4, 8, 8] from "sum.relu"
+  %7 = global_average_pool(%6) : f32[N, 4, 1, 1] from "pool"
+  %8 = flatten(%7) : f32[N, 4] from "flat"
+  %9 = gemm(%8, @fc.weight, @fc.bias) {trans_b = true} : f32[N, 5] from "fc"
+  return %9
+}
+"#;
+
+fn parsed(text: &str) -> Module {
+    let mut module = gs_text::gsir::parse_module(text, None, &Registry::builtin()).unwrap_or_else(|d| {
+        panic!("{}", gs_text::render_all(&d, &SourceMap::single("network", text), Style::Plain))
+    });
+    assert!(infer_module(&mut module).is_empty());
+    verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
+    module
+}
+
+fn images(count: usize, seed: u64) -> Tensor {
+    let values: Vec<f32> = (0..count * 192).map(|i| unit(seed, i as u64) as f32 * 2.0 - 1.0).collect();
+    Tensor::f32s([count, 3, 8, 8], values).unwrap()
+}
+
+/// The algorithm of a text like `lsq{weight_bits=4}`.
+fn algorithm(text: &str) -> Box<dyn Algorithm> {
+    let pipeline = Pipeline::parse(text).unwrap();
+    let step = &pipeline.steps[0];
+    (find(&step.name).unwrap().make)(&step.options).unwrap()
+}
+
+/// Applies an algorithm with 16 images to calibrate with.
+fn apply(module: &mut Module, text: &str) {
+    let data = InMemory::new(vec![("image".to_owned(), images(16, 7))]).unwrap();
+    let evaluator = Evaluator::new();
+    let mut context = PassContext {
+        executor: Some(&evaluator),
+        data: BTreeMap::from([("calib".to_owned(), &data as &dyn DataSource)]),
+        ..PassContext::default()
+    };
+    algorithm(text).apply(module, &mut context).unwrap_or_else(|e| panic!("{text}: {e}"));
+    verify(module).unwrap_or_else(|e| panic!("{e:?}"));
+}
+
+fn outputs(module: &Module) -> Vec<f64> {
+    let out = Evaluator::new().run(module, module.main().unwrap(), &[images(8, 3)], &[]).unwrap();
+    out.results[0].to_f64s().unwrap()
+}
+
+fn brief(module: &Module) -> String {
+    print_to_string(module, &PrintOptions::snapshot())
+}
+
+/// The network before, after `apply`, and after `convert`.
+fn story(text: &str) -> String {
+    let mut module = parsed(NETWORK);
+    let before = brief(&module);
+    apply(&mut module, text);
+    let applied = brief(&module);
+    algorithm(text).convert(&mut module, &mut PassContext::default()).unwrap_or_else(|e| panic!("{e}"));
+    verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
+    format!("before\n{before}\nafter {text}\n{applied}\nconverted\n{}", brief(&module))
+}
+
+/// The contents of the globals of a network, by name.
+fn contents(module: &Module) -> BTreeMap<String, Tensor> {
+    let mut reader = Materializer::new(module);
+    let all: Vec<(GlobalId, String)> =
+        module.globals().map(|(id, g)| (id, module.str(g.name).to_owned())).collect();
+    all.into_iter().map(|(id, name)| (name, reader.tensor(id).unwrap())).collect()
+}
+
+/// Every algorithm that keeps the weights themselves, in several settings.
+const KEEPING: &[&str] = &[
+    "lsq",
+    "lsq{weight_bits=2, act_bits=2, per_channel=true}",
+    "lsq{weight_bits=8, act_bits=8, init=mse}",
+    "lsq{weight_bits=3, act_bits=5, layers={fc={weight_bits=6}}}",
+];
+
+#[test]
+fn lsq_in_three_texts() {
+    insta::assert_snapshot!(story("lsq"));
+}
+
+#[test]
+fn pretrained_weights_stay_bit_for_bit() {
+    let before = contents(&parsed(NETWORK));
+    for text in KEEPING {
+        let mut module = parsed(NETWORK);
+        apply(&mut module, text);
+        let after = contents(&module);
+        for (name, tensor) in &before {
+            assert!(after.get(name).is_some_and(|t| t.same_bits(tensor)), "{text}: {name}");
+        }
+    }
+}
+
+#[test]
+fn every_parameter_has_a_value_after_apply() {
+    for text in KEEPING {
+        let mut module = parsed(NETWORK);
+        apply(&mut module, text);
+        assert_eq!(Phase::of(&module), Phase::Instrumented, "{text}");
+        for (name, tensor) in contents(&module) {
+            assert!(tensor.to_f64s().unwrap().iter().all(|v| v.is_finite()), "{text}: {name}");
+        }
+    }
+}
+
+#[test]
+fn applying_twice_is_applying_once() {
+    for text in KEEPING {
+        let mut module = parsed(NETWORK);
+        apply(&mut module, text);
+        let once = brief(&module);
+        let values = contents(&module);
+        apply(&mut module, text);
+        assert_eq!(brief(&module), once, "{text}");
+        for (name, tensor) in contents(&module) {
+            assert!(values.get(&name).is_some_and(|t| t.same_bits(&tensor)), "{text}: {name}");
+        }
+    }
+}
+
+/// Steps of the grid of the network's output.
+fn output_step(frozen: &Module) -> f64 {
+    let main = frozen.main().unwrap();
+    let result = frozen.graph(main).results().next().unwrap();
+    let qdq = frozen.producer(result).filter(|&op| frozen.is(op, "qdq")).unwrap();
+    let scale = frozen.as_global(frozen.op(qdq).operand(1).unwrap()).unwrap();
+    Materializer::new(frozen).tensor(scale).unwrap().to_f64s().unwrap()[0]
+}
+
+#[test]
+fn what_is_deployed_computes_what_training_saw() {
+    for text in KEEPING {
+        let mut module = parsed(NETWORK);
+        apply(&mut module, text);
+        let seen = outputs(&module);
+        freeze(&mut module).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(Phase::of(&module), Phase::Frozen, "{text}");
+        let step = output_step(&module);
+        to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{text}: {e}"));
+        let names: Vec<&str> = module.all_ops().iter().map(|op| module.op_name(*op)).collect();
+        assert!(!names.iter().any(|n| ["conv", "gemm", "add", "lsq", "fake_quant"].contains(n)), "{names:?}");
+        // Biases are rounded: a value near a tie may take the neighbouring code, and a code of two bits goes far.
+        let most = if text.contains("act_bits=2") { 4.01 } else { 1.01 };
+        for (a, b) in seen.iter().zip(outputs(&module)) {
+            assert!((a - b).abs() <= step * most, "{text}: {a} in training, {b} deployed, steps of {step}");
+        }
+    }
+}
