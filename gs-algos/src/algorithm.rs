@@ -8,6 +8,7 @@ use crate::callback::Callback;
 use crate::deploy::{Form, deploy};
 use crate::freeze::freeze;
 use crate::lsq::{Lsq, LsqConfig};
+use crate::pact::{Pact, PactConfig};
 use crate::simqat::{SimQat, SimQatConfig};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassError, PassReport, read_options};
@@ -85,6 +86,11 @@ pub const ALGORITHMS: &[AlgorithmInfo] = &[
         name: "lsq",
         doc: "the steps of grids are learned",
         make: |options| Ok(Box::new(Lsq { config: read_options::<LsqConfig>(options)? })),
+    },
+    AlgorithmInfo {
+        name: "pact",
+        doc: "activations are clipped where training finds it best, weights lie on odd levels (DoReFa)",
+        make: |options| Ok(Box::new(Pact { config: read_options::<PactConfig>(options)? })),
     },
 ];
 

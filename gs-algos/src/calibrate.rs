@@ -255,7 +255,7 @@ fn first_steps<'q>(
 }
 
 /// A weight and its extents; every element must be finite.
-fn finite_weight(
+pub(crate) fn finite_weight(
     module: &Module,
     materializer: &mut Materializer<'_>,
     q: &FakeQuant,

@@ -1,10 +1,12 @@
 //! What learned quantisers begin with: steps from the mean magnitude of what is quantised, or where its error is least.
 
-use crate::calibrate::{CalibrateOptions, calibrate};
+use crate::calibrate::{CalibrateOptions, calibrate, finite_weight};
 use crate::observe::observe;
 use crate::observers::{ObserverError, ObserverKind, WeightRule, channel_ranges, value_range};
 use crate::quant::{ChannelLayout, Grid};
-use gs_ir::{GlobalId, Init, Literal, Module, Rewriter};
+use crate::quantisers::{Parameter, quantisers};
+use gs_eval::Materializer;
+use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role};
 use gs_passes::manager::{PassContext, PassError};
 use gs_passes::training::ParamGroup;
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,7 @@ pub enum StepInit {
 pub struct Magnitude {
     sum: f64,
     count: u64,
+    largest: f32,
 }
 
 impl Magnitude {
@@ -39,7 +42,13 @@ impl Magnitude {
         for v in values.iter().filter(|v| v.is_finite()) {
             self.sum += f64::from(v.abs());
             self.count += 1;
+            self.largest = self.largest.max(v.abs());
         }
+    }
+
+    /// The largest; 0 of no values.
+    pub fn largest(&self) -> f32 {
+        self.largest
     }
 
     /// The mean; nothing of no values.
@@ -132,14 +141,48 @@ pub(crate) fn set_values(rewriter: &mut Rewriter<'_>, global: GlobalId, values: 
 pub(crate) fn calibrate_activations(
     module: &mut Module,
     context: &mut PassContext<'_>,
-    steps: StepInit,
+    options: CalibrateOptions,
 ) -> Result<(), PassError> {
     let (Some(executor), Some(&data)) = (context.executor, context.data.get("calib")) else {
         return Ok(());
     };
-    let options = CalibrateOptions { steps, ..CalibrateOptions::default() };
     let mut progress = |done, total| context.progress("calibrating", done, total);
     calibrate(module, executor, data, &options, &mut progress)?;
+    Ok(())
+}
+
+/// What the levels of a weight are scaled by at first: from its elements and extents, the axis along which scales lie, and
+/// the width of the numbers of levels.
+type FirstScales = fn(&[f32], &[usize], Option<usize>, u8) -> Result<Vec<f32>, PassError>;
+
+/// Gives the scales of weights on levels, placed by an operator of this name, their first contents where they have
+/// none; `trained`: and makes them parameters.
+///
+/// # Errors
+/// A weight that cannot be read, or is not finite.
+pub(crate) fn set_scales(
+    module: &mut Module,
+    operator: &str,
+    trained: bool,
+    first: FirstScales,
+) -> Result<(), PassError> {
+    let mut found = Vec::new();
+    let mut reader = Materializer::new(module);
+    for q in quantisers(module)? {
+        let Parameter::Level { bits } = q.parameter else { continue };
+        if !module.is(q.op, operator) || !is_unset(module, q.range) {
+            continue;
+        }
+        let (values, dims) = finite_weight(module, &mut reader, &q)?;
+        found.push((q.range, first(&values, &dims, q.axis, bits)?));
+    }
+    let mut rewriter = Rewriter::new(module);
+    for (global, scales) in found {
+        set_values(&mut rewriter, global, &scales);
+        if trained {
+            rewriter.set_role(global, Role::Param, true);
+        }
+    }
     Ok(())
 }
 

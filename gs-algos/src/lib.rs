@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod lsq;
 pub mod observe;
 pub mod observers;
+pub mod pact;
 pub mod passes;
 pub mod placement;
 pub mod quant;

@@ -7,6 +7,7 @@ use crate::freeze::freeze;
 use crate::lsq::{Lsq, LsqConfig};
 use crate::observe::observe;
 use crate::observers::{ObserverKind, WeightRule};
+use crate::pact::{Pact, PactConfig};
 use crate::simqat::{SimQat, SimQatConfig};
 use crate::targets;
 use gs_ir::{Module, Phase};
@@ -19,6 +20,7 @@ use serde::Deserialize;
 pub fn register(registry: &mut PassRegistry) {
     registry.register(&SIMQAT, |o| Ok(Box::new(SimQat { config: read_options::<SimQatConfig>(o)? })));
     registry.register(&LSQ, |o| Ok(Box::new(Lsq { config: read_options::<LsqConfig>(o)? })));
+    registry.register(&PACT, |o| Ok(Box::new(Pact { config: read_options::<PactConfig>(o)? })));
     registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
     registry.register(&OBSERVE, |o| Ok(Box::new(read_options::<Observe>(o)?)));
     registry.register(&FREEZE, |o| Ok(Box::new(read_options::<Freeze>(o)?)));
@@ -83,6 +85,40 @@ static LSQ: PassInfo = PassInfo {
 impl Pass for Lsq {
     fn info(&self) -> &'static PassInfo {
         &LSQ
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        self.apply(module, context)
+    }
+}
+
+static PACT: PassInfo = PassInfo {
+    name: "pact",
+    doc: "clip activations where training finds it best (Choi et al. 2018), put weights on odd levels (Zhou et al. 2016)",
+    options: &[
+        ("target", "the target that decides placement (ort-cpu)"),
+        ("weight_bits", "width of weights, 1 to 7 (4)"),
+        ("act_bits", "width of what inner layers read (4)"),
+        ("edge_bits", "width of the first and last layers, of sums and outputs (8)"),
+        ("per_channel", "levels of their own for each output channel (true)"),
+        ("train_scale", "whether the scale of levels is trained (false)"),
+        ("clip", "percent of the values that a clip leaves alone at first (99.9)"),
+        ("clip_decay", "factor of alpha^2 in the loss (0.0002)"),
+        ("clip_lr", "learning rate of clips (that of the network)"),
+        ("grad_scale", "whether gradients of clips are scaled by 1 / sqrt(n * highest code) (true)"),
+        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
+        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
+        (
+            "layers",
+            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
+        ),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: Some(Phase::Instrumented),
+};
+
+impl Pass for Pact {
+    fn info(&self) -> &'static PassInfo {
+        &PACT
     }
     fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         self.apply(module, context)

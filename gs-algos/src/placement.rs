@@ -71,6 +71,8 @@ pub(crate) struct Request<'a> {
     /// Its rule files by name, run one after the other. A grid on which an algorithm has put a quantiser of its own
     /// has the answer `weight_learned` or `act_learned`, and the rules of SimQAT leave it alone.
     pub(crate) rules: &'a [(&'a str, &'a str)],
+    /// The least width of a weight.
+    pub(crate) least_weight_bits: u8,
     /// The width of the first and the last layers and of what they and additions read and write; the rest has the
     /// widths of the configuration. Absent: all have.
     pub(crate) edge_bits: Option<u8>,
@@ -97,7 +99,7 @@ pub(crate) fn place(
     config: &SimQatConfig,
     request: &Request<'_>,
 ) -> Result<Outcome, PassError> {
-    config.check().map_err(PlacementError::from)?;
+    config.check_from(request.least_weight_bits).map_err(PlacementError::from)?;
     let target = targets::find(&config.target).map_err(PlacementError::from)?;
     let settled = config.settle(&target).map_err(PlacementError::from)?;
     if let Some(before) = module.meta.target.as_ref().filter(|t| **t != target.name) {
@@ -235,7 +237,7 @@ impl<'c> Env<'c> {
     fn weight_cfg(&self, module: &Module, op: OpId, key: &str) -> Option<Attr> {
         let w = &self.config.weight;
         match key {
-            "weight_bits" => {
+            "weight_bits" | "weight_level_bits" => {
                 let edge = self.edge_bits.filter(|_| self.edges.contains(op));
                 let by_place = edge.unwrap_or(w.bits);
                 Some(Attr::Int(i64::from(self.layer(Some(op), |l| l.weight_bits).unwrap_or(by_place))))

@@ -11,6 +11,7 @@ use std::fmt;
 pub const SHIPPED: &[(&str, &str)] = &[
     ("simqat", crate::simqat::RULES),
     ("lsq", crate::lsq::RULES),
+    ("pact", crate::pact::RULES),
     ("explicit", crate::deploy::EXPLICIT),
     ("pack", crate::deploy::PACK),
     ("lower-ort-cpu", crate::deploy::LOWER_ORT_CPU),

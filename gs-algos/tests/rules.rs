@@ -57,10 +57,14 @@ impl RuleEnv for Defaults {
         };
         match (key.split_once('_')?.1, site) {
             // Inner layers alone read what an activation makes.
-            ("learned", Site::Value(v)) if self.learned && !weight => {
-                module.producer(v).filter(|&op| module.is(op, "relu")).map(|_| Attr::Bool(true))
+            ("learned", Site::Value(v)) if !weight => {
+                let relu = module.producer(v).is_some_and(|op| module.is(op, "relu"));
+                (self.learned && relu).then_some(Attr::Bool(true))
             }
             ("negative", _) => Some(Attr::Bool(false)),
+            ("learned", _) if self.learned => Some(Attr::Bool(true)),
+            ("level_axis", _) => Some(Attr::Int(0)),
+            ("level_bits", _) => Some(Attr::Int(2)),
             ("bits", _) => Some(Attr::Int(i64::from(bits))),
             ("signed", _) => Some(Attr::Bool(weight)),
             ("symmetric", _) => Some(Attr::Bool(symmetric)),

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 /// How the globals that hold the parameters of quantisers end.
-const PARAMETERS: &[&str] = &[".range", ".step", ".alpha", ".scale"];
+const PARAMETERS: &[&str] = &[".range", ".step", ".alpha", ".level_scale"];
 
 /// The constants of one grid.
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ pub(super) fn biases(module: &mut Module, layers: &[&Layer]) -> Result<(), Freez
 /// The weight that a layer has at last, where it is chosen among levels: a constant of its own.
 fn weight_on_levels(rewriter: &mut Rewriter<'_>, q: &FakeQuant) -> Result<ValueId, FreezeError> {
     let name = rewriter.str(rewriter.global(q.range).name).to_owned();
-    let name = name.strip_suffix(".scale").unwrap_or(&name).to_owned();
+    let name = name.strip_suffix(".level_scale").unwrap_or(&name).to_owned();
     let (kind, attrs) = (rewriter.op(q.op).kind, rewriter.attrs_of(q.op).clone());
     let operands: Vec<Option<GlobalId>> =
         rewriter.op(q.op).operands().map(|v| v.and_then(|v| rewriter.as_global(v))).collect();

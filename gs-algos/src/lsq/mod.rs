@@ -7,7 +7,7 @@ mod config;
 pub use config::LsqConfig;
 
 use crate::algorithm::{Algorithm, RunLength, freeze_and_deploy};
-use crate::calibrate::calibrate_weight_steps;
+use crate::calibrate::{CalibrateOptions, calibrate_weight_steps};
 use crate::deploy::Form;
 use crate::learned::{LEAST_STEP, calibrate_activations, follow_ranges, parameters_of};
 use crate::placement::{PlacementError, Question, Request, can_be_negative, place};
@@ -43,12 +43,17 @@ impl Algorithm for Lsq {
         let config = self.config.placement().map_err(PlacementError::from)?;
         let request = Request {
             rules: &[("lsq", RULES), ("simqat", simqat::RULES)],
+            least_weight_bits: 2,
             edge_bits: Some(self.config.edge_bits),
             own: &|question| self.setting(question),
         };
         let mut done = place(module, context, &config, &request)?;
         calibrate_weight_steps(module, self.config.init)?;
-        calibrate_activations(module, context, self.config.init)?;
+        calibrate_activations(
+            module,
+            context,
+            CalibrateOptions { steps: self.config.init, ..CalibrateOptions::default() },
+        )?;
         let of_rule = |name: &str| done.placed.iter().filter(|p| p.rule == name).count();
         done.report.absorb(PassReport::counting([
             ("weights with a learned step", of_rule("weight_lsq")),

@@ -146,16 +146,26 @@ impl SimQatConfig {
     /// # Errors
     /// The first thing that is wrong, by its key.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bits = |key: &str, bits: u8| match bits {
-            2..=8 => Ok(()),
+        self.check_from(2)
+    }
+
+    /// The same, where weights may have so few bits.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn check_from(&self, least_weight_bits: u8) -> Result<(), ConfigError> {
+        let bits = |key: &str, bits: u8, least: u8| match bits {
+            b if b >= least && b <= 8 => Ok(()),
             _ => Err(ConfigError::Bits { key: key.to_owned(), bits }),
         };
-        bits("act.bits", self.act.bits)?;
-        bits("weight.bits", self.weight.bits)?;
+        bits("act.bits", self.act.bits, 2)?;
+        bits("weight.bits", self.weight.bits, least_weight_bits)?;
         for (selector, layer) in &self.layers {
-            for (key, value) in [("act_bits", layer.act_bits), ("weight_bits", layer.weight_bits)] {
+            for (key, value, least) in
+                [("act_bits", layer.act_bits, 2), ("weight_bits", layer.weight_bits, least_weight_bits)]
+            {
                 if let Some(value) = value {
-                    bits(&format!("layers.{selector}.{key}"), value)?;
+                    bits(&format!("layers.{selector}.{key}"), value, least)?;
                 }
             }
         }
@@ -165,9 +175,8 @@ impl SimQatConfig {
     /// Settles what is left to the target.
     ///
     /// # Errors
-    /// As [`Self::check`]; what contradicts the target, by its key.
+    /// What contradicts the target, by its key.
     pub fn settle(&self, target: &Target) -> Result<Settled, ConfigError> {
-        self.check()?;
         let contradiction = |key: &str, value: String, has: String| {
             Err(ConfigError::Contradiction { key: key.to_owned(), value, target: target.name.clone(), has })
         };

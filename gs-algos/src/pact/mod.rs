@@ -1,0 +1,125 @@
+//! PACT: activations are clipped where training finds it best (Choi et al., "PACT: Parameterized Clipping Activation for
+//! Quantized Neural Networks", 2018), with the weights of DoReFa: squeezed by tanh onto odd levels (Zhou et al.,
+//! "DoReFa-Net", 2016). The scale of the levels is that of the pretrained weight, which is so kept. The graph changes are
+//! the rules in `rules.gsr`; here is what they ask.
+
+mod config;
+
+pub use config::PactConfig;
+
+use crate::algorithm::{Algorithm, RunLength, freeze_and_deploy};
+use crate::calibrate::CalibrateOptions;
+use crate::deploy::Form;
+use crate::learned::{
+    LEAST_CLIP, LEAST_STEP, calibrate_activations, follow_ranges, magnitudes, parameters_of, set_scales,
+};
+use crate::placement::{PlacementError, Question, Request, can_be_negative, place};
+use crate::simqat;
+use crate::simqat::norms::positive_factors;
+use gs_ir::{Attr, Module};
+use gs_passes::grid::channel_axis;
+use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_passes::rules::Site;
+use gs_passes::training::ParamGroup;
+
+/// The rules that place learned clips and squeezed weights.
+pub const RULES: &str = include_str!("rules.gsr");
+
+/// The algorithm with its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Pact {
+    /// What to do.
+    pub config: PactConfig,
+}
+
+impl Algorithm for Pact {
+    fn name(&self) -> &'static str {
+        "pact"
+    }
+
+    /// Puts inner weights on levels with the scale of the pretrained weight, and learned clips on what inner layers
+    /// read; these get their first values where the context has an executor and the data source `calib` (else the
+    /// pass `calibrate` gives them). Applying it twice equals once.
+    ///
+    /// # Errors
+    /// A wrong configuration, by its key; a weight that cannot be read.
+    fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let config = self.config.placement().map_err(PlacementError::from)?;
+        let request = Request {
+            rules: &[("pact", RULES), ("simqat", simqat::RULES)],
+            least_weight_bits: 1,
+            edge_bits: Some(self.config.edge_bits),
+            own: &|question| self.setting(question),
+        };
+        let mut done = place(module, context, &config, &request)?;
+        set_scales(module, "dorefa", self.config.train_scale, first_scales)?;
+        calibrate_activations(
+            module,
+            context,
+            CalibrateOptions { clip: self.config.clip, ..CalibrateOptions::default() },
+        )?;
+        let of_rule = |name: &str| done.placed.iter().filter(|p| p.rule == name).count();
+        done.report.absorb(PassReport::counting([
+            ("weights on odd levels", of_rule("weight_dorefa")),
+            ("other weight quantisers", of_rule("weight_fake_quant")),
+            ("activations with a learned clip", of_rule("activation_pact")),
+            ("activations with an observed range", of_rule("activation_fake_quant")),
+        ]));
+        Ok(done.report)
+    }
+
+    fn prepare_training(&self, module: &mut Module, _: RunLength) -> Result<(), PassError> {
+        follow_ranges(module, self.config.observer)
+    }
+
+    fn param_groups(&self, module: &Module) -> Vec<ParamGroup> {
+        let clips = parameters_of(module, &["pact"], |params| ParamGroup {
+            params,
+            lr: self.config.clip_lr,
+            weight_decay: Some(2.0 * self.config.clip_decay),
+            min: Some(LEAST_CLIP),
+            ..ParamGroup::default()
+        });
+        let scales = parameters_of(module, &["dorefa"], |params| ParamGroup {
+            params,
+            weight_decay: Some(0.0),
+            min: Some(LEAST_STEP),
+            ..ParamGroup::default()
+        });
+        clips.into_iter().chain(scales).chain(positive_factors(module)).collect()
+    }
+
+    fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        freeze_and_deploy(module, &self.config.target, Form::default())
+    }
+}
+
+impl Pact {
+    fn setting(&self, q: &Question<'_>) -> Option<Attr> {
+        match (q.key, q.site) {
+            ("weight_learned" | "act_learned", _) => (!q.edge).then_some(Attr::Bool(true)),
+            ("weight_level_axis", Site::Op(op)) => {
+                let axis = channel_axis(q.module, op).filter(|_| self.config.per_channel)?;
+                Some(Attr::Int(axis as i64))
+            }
+            ("act_negative", Site::Value(v)) => Some(Attr::Bool(can_be_negative(q.module, q.grids, v))),
+            ("act_grad_scale", _) => Some(Attr::Bool(self.config.grad_scale)),
+            _ => None,
+        }
+    }
+}
+
+/// The scales with which levels stand for a pretrained weight: the largest |tanh w|; with one bit the mean |w|.
+fn first_scales(
+    values: &[f32],
+    dims: &[usize],
+    axis: Option<usize>,
+    bits: u8,
+) -> Result<Vec<f32>, PassError> {
+    let squeezed: Vec<f32> = values.iter().map(|v| if bits == 1 { *v } else { v.tanh() }).collect();
+    let scale = |m: &crate::learned::Magnitude| {
+        let wanted = if bits == 1 { m.mean().map(|m| m as f32) } else { Some(m.largest()) };
+        wanted.unwrap_or(0.0).max(LEAST_STEP)
+    };
+    Ok(magnitudes(&squeezed, dims, axis)?.iter().map(scale).collect())
+}
