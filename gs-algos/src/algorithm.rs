@@ -10,6 +10,7 @@ use crate::freeze::freeze;
 use crate::lsq::{Lsq, LsqConfig};
 use crate::pact::{Pact, PactConfig};
 use crate::simqat::{SimQat, SimQatConfig};
+use crate::slb::{Slb, SlbConfig};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassError, PassReport, read_options};
 use gs_passes::training::{ParamGroup, drop_training};
@@ -91,6 +92,11 @@ pub const ALGORITHMS: &[AlgorithmInfo] = &[
         name: "pact",
         doc: "activations are clipped where training finds it best, weights lie on odd levels (DoReFa)",
         make: |options| Ok(Box::new(Pact { config: read_options::<PactConfig>(options)? })),
+    },
+    AlgorithmInfo {
+        name: "slb",
+        doc: "weights of few bits are searched for among their levels",
+        make: |options| Ok(Box::new(Slb { config: read_options::<SlbConfig>(options)? })),
     },
 ];
 

@@ -275,6 +275,20 @@ pub(crate) fn finite_weight(
     Err(CalibrateError::Range { name, error })
 }
 
+/// Refuses a weight of this name that is not finite.
+///
+/// # Errors
+/// Names the first element.
+pub(crate) fn check_finite(name: &str, values: &[f32]) -> Result<(), CalibrateError> {
+    match values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+        None => Ok(()),
+        Some((index, &value)) => Err(CalibrateError::Range {
+            name: format!("weight \"{name}\""),
+            error: QuantError::NonFinite { what: "element", index, value }.into(),
+        }),
+    }
+}
+
 /// The ranges of weights: per global its ranges, and the number of channels where they differ along an axis.
 type Ranges = Vec<(GlobalId, Vec<Range>, Option<usize>)>;
 

@@ -22,4 +22,5 @@ pub mod quantisers;
 pub mod rules;
 pub mod selector;
 pub mod simqat;
+pub mod slb;
 pub mod targets;

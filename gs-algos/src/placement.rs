@@ -234,14 +234,18 @@ impl<'c> Env<'c> {
         }
     }
 
+    /// The width of a layer's weight.
+    fn weight_bits(&self, op: OpId) -> u8 {
+        let edge = self.edge_bits.filter(|_| self.edges.contains(op));
+        let by_place = edge.unwrap_or(self.config.weight.bits);
+        self.layer(Some(op), |l| l.weight_bits).unwrap_or(by_place)
+    }
+
     fn weight_cfg(&self, module: &Module, op: OpId, key: &str) -> Option<Attr> {
         let w = &self.config.weight;
         match key {
-            "weight_bits" | "weight_level_bits" => {
-                let edge = self.edge_bits.filter(|_| self.edges.contains(op));
-                let by_place = edge.unwrap_or(w.bits);
-                Some(Attr::Int(i64::from(self.layer(Some(op), |l| l.weight_bits).unwrap_or(by_place))))
-            }
+            "weight_bits" | "weight_level_bits" => Some(Attr::Int(i64::from(self.weight_bits(op)))),
+            "weight_level_count" => Some(Attr::Int(1 << self.weight_bits(op).min(16))),
             "weight_signed" => Some(Attr::Bool(self.settled.weight_signed)),
             "weight_symmetric" => Some(Attr::Bool(w.symmetric)),
             "weight_narrow" => Some(Attr::Bool(w.narrow_range)),

@@ -12,6 +12,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("simqat", crate::simqat::RULES),
     ("lsq", crate::lsq::RULES),
     ("pact", crate::pact::RULES),
+    ("slb", crate::slb::RULES),
     ("explicit", crate::deploy::EXPLICIT),
     ("pack", crate::deploy::PACK),
     ("lower-ort-cpu", crate::deploy::LOWER_ORT_CPU),

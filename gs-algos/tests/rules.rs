@@ -65,6 +65,7 @@ impl RuleEnv for Defaults {
             ("learned", _) if self.learned => Some(Attr::Bool(true)),
             ("level_axis", _) => Some(Attr::Int(0)),
             ("level_bits", _) => Some(Attr::Int(2)),
+            ("level_count", _) => Some(Attr::Int(4)),
             ("bits", _) => Some(Attr::Int(i64::from(bits))),
             ("signed", _) => Some(Attr::Bool(weight)),
             ("symmetric", _) => Some(Attr::Bool(symmetric)),

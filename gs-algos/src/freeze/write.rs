@@ -8,7 +8,7 @@ use crate::quantisers::{FakeQuant, Parameter};
 use gs_eval::Materializer;
 use gs_ir::{
     At, Attr, AttrSet, ElemType, Global, GlobalId, Init, Literal, Module, NewGlobal, Rewriter, Role, Type,
-    ValueId,
+    Use, ValueId,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -112,9 +112,20 @@ fn weight_on_levels(rewriter: &mut Rewriter<'_>, q: &FakeQuant) -> Result<ValueI
     let operands: Vec<Option<GlobalId>> =
         rewriter.op(q.op).operands().map(|v| v.and_then(|v| rewriter.as_global(v))).collect();
     let derived = rewriter.derive_global(&name, kind, attrs, &operands)?;
-    // The logits, many times the size of the weight, are not carried along.
     let data = Materializer::new(rewriter).data(derived)?;
     let ty = rewriter.ty(rewriter.global(derived).ty).clone();
+    // A weight that nothing else reads becomes what is on the levels, under its own name. Logits, many times the size
+    // of the weight, are not carried along.
+    let own = rewriter.as_global(q.input).filter(|&g| {
+        let global = rewriter.global(g);
+        global.ty == rewriter.global(derived).ty
+            && rewriter.only_use(global.value) == Some(Use::Operand(q.op, 0))
+    });
+    if let Some(own) = own {
+        rewriter.remove_global(derived);
+        rewriter.set_global(own, ty, Init::Data(data));
+        return Ok(rewriter.global(own).value);
+    }
     rewriter.set_global(derived, ty, Init::Data(data));
     Ok(rewriter.global(derived).value)
 }

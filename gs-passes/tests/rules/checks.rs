@@ -28,6 +28,12 @@ fn every_finding_has_its_case() {
     let cases: &[(&str, &[&str])] = &[
         ("rule exact a relu($x) => neg($x)\nrule exact a exp($x) => neg($x)", &["GS0601"]),
         ("insert a match $x at value $x emit relu($x)", &["GS0602"]),
+        // At a use, what reads nothing of the operand replaces it; elsewhere there is nothing to replace.
+        (
+            "insert a match relu($x) at value $x emit neg(state \"s\" : f32[shape($x)] per $x = 0)",
+            &["GS0602", "GS0630"],
+        ),
+        ("insert a match relu($x) at use $x emit neg(state \"s\" : f32[shape($x)] per $x = 0)", &["GS0602"]),
         ("rule exact a add($x, $y) <=> add($y, $x)", &["GS0603", "GS0642"]),
         ("rule exact a $x => neg($x)", &["GS0605"]),
         ("rule exact a ($x | relu($x)) => neg($x)", &["GS0605"]),

@@ -101,7 +101,9 @@ impl Compiler<'_> {
             });
         }
         let required = decl.operands.iter().filter(|o| o.arity == Arity::One).count();
-        if sites != 1 {
+        // What does not read the operand at whose use it is put stands in its place.
+        let replaces = sites == 0 && i.site == InsertSite::Use;
+        if sites != 1 && !replaces {
             let message = format!("`${}` must be one operand of what is put on it", i.var.text);
             self.error(Diagnostic::error("GS0630", message).label(i.emit.span, ""));
             return None;

@@ -1,0 +1,146 @@
+//! The two ends of the search: logits that stand for a pretrained weight, and the soft weights of training.
+
+use super::config::{HardPhase, SlbConfig};
+use crate::algorithm::RunLength;
+use crate::calibrate::check_finite;
+use crate::learned::{LEAST_STEP, magnitudes, set_values};
+use gs_eval::Materializer;
+use gs_ir::{At, Attr, AttrSet, Literal, Module, OpId, Rewriter, Role, ValueId};
+use gs_passes::manager::PassError;
+use gs_passes::rules::Placed;
+use gs_passes::rules::build::constant;
+use gs_passes::training::{step_counter, train_graph};
+
+/// The scale over the mean |w| at which levels have the least squared error for normally distributed weights, by bits.
+const SCALES: [f64; 5] = [1.0, 1.0, 1.87, 2.57, 3.15];
+
+/// Gives a choice that was placed its first logits and scale: the nearest level has the greatest logit, and the soft
+/// weight at temperature 1 is close to the weight.
+///
+/// # Errors
+/// A weight that cannot be read or is not finite.
+pub(super) fn begin(module: &mut Module, placed: &Placed, train_scale: bool) -> Result<(), PassError> {
+    let op = placed.op;
+    let global = |place: usize| module.op(op).operand(place).and_then(|v| module.as_global(v));
+    let (Some(logits), Some(scale)) = (global(0), global(1)) else { return Ok(()) };
+    let weight = module.global_named(&placed.value).ok_or_else(|| format!("no weight @{}", placed.value))?;
+    let attrs = module.attrs_of(op);
+    let bits = attrs.int("bits", 2).clamp(1, 4) as usize;
+    let axis = attrs.get("axis").map(|_| attrs.int("axis", 0)).and_then(|a| usize::try_from(a).ok());
+    let tensor = Materializer::new(module).tensor(weight)?;
+    let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
+    check_finite(&placed.value, &values)?;
+    let scales: Vec<f32> = magnitudes(&values, tensor.dims(), axis)?
+        .iter()
+        .map(|m| ((SCALES[bits] * m.mean().unwrap_or(0.0)) as f32).max(LEAST_STEP))
+        .collect();
+    let inner: usize = axis.map_or(1, |a| tensor.dims().iter().skip(a + 1).product());
+    let channel = |i: usize| i / inner.max(1) % scales.len().max(1);
+    let first = first_logits(&values, |i| scales.get(channel(i)).copied().unwrap_or(1.0), bits);
+    let mut rewriter = Rewriter::new(module);
+    set_values(&mut rewriter, logits, &first);
+    set_values(&mut rewriter, scale, &scales);
+    if !train_scale {
+        rewriter.set_role(scale, Role::State, false);
+    }
+    Ok(())
+}
+
+/// -kappa (w / scale - v)^2 for each weight and level v, kappa = 2 / distance^2: the softmax at temperature 1 then has
+/// about the weight as its mean.
+fn first_logits(values: &[f32], scale: impl Fn(usize) -> f32, bits: usize) -> Vec<f32> {
+    let top = f64::from((1u32 << bits) - 1);
+    let kappa = top * top / 2.0;
+    let mut logits = Vec::with_capacity(values.len() << bits);
+    for (i, v) in values.iter().enumerate() {
+        let w = f64::from(*v) / f64::from(scale(i));
+        logits.extend((0..1u32 << bits).map(|k| {
+            let level = (2.0 * f64::from(k) - top) / top;
+            (-kappa * (w - level).powi(2)) as f32
+        }));
+    }
+    logits
+}
+
+/// Lets the weights of `@train` be soft until the search is over: their temperature rises by the same factor at each
+/// step between `t_start` and `t_end`, then they are hard. Both follow from the step counter alone, so that a run that
+/// goes on has them right.
+///
+/// # Errors
+/// Where there is no graph `@train`.
+pub(super) fn soften(module: &mut Module, config: &SlbConfig, length: RunLength) -> Result<(), PassError> {
+    let train = train_graph(module).ok_or("there is no graph @train; run `loss` first")?;
+    let mut rewriter = Rewriter::new(module);
+    let ops: Vec<OpId> = rewriter.ops_in(train).filter(|&op| rewriter.is(op, "slb")).collect();
+    let Some(&first) = ops.first() else { return Ok(()) };
+    let step = step_counter(&mut rewriter, train)?;
+    let at = At::Before(first);
+    let steps = i64::try_from(length.steps).unwrap_or(i64::MAX);
+    let mut attrs = AttrSet::new();
+    attrs.set("kind", Attr::str("geometric"));
+    attrs.set("steps", Attr::Int(steps));
+    for (name, value) in [
+        ("base", config.tau_start),
+        ("end", config.tau_end),
+        ("from", config.t_start),
+        ("until", config.t_end),
+    ] {
+        attrs.set(name, Attr::float(value));
+    }
+    let tau = rewriter.emit("schedule", &[step], attrs, at)?;
+    let over = (f64::from(config.t_end) * length.steps as f64).ceil() as i64;
+    let over = constant(&mut rewriter, &Literal::new(gs_ir::ElemType::I64, [], over.to_le_bytes().to_vec()));
+    let over = rewriter.global(over).value;
+    let hard = rewriter.emit("greater_or_equal", &[step, over], AttrSet::new(), at)?;
+    for op in ops {
+        soft(&mut rewriter, op, [tau, hard], config.hard_phase)?;
+    }
+    Ok(())
+}
+
+/// Replaces a choice by its form in training.
+fn soft(
+    rewriter: &mut Rewriter<'_>,
+    op: OpId,
+    [tau, hard]: [ValueId; 2],
+    phase: HardPhase,
+) -> Result<(), PassError> {
+    let (Some(logits), Some(scale)) = (rewriter.op(op).operand(0), rewriter.op(op).operand(1)) else {
+        return Ok(());
+    };
+    let mut attrs = rewriter.attrs_of(op).clone();
+    if phase == HardPhase::Frozen {
+        attrs.set("hard_phase", Attr::str("frozen"));
+    }
+    let new = rewriter.emit("slb_train", &[logits, scale, tau, hard], attrs, At::Before(op))?;
+    let old = rewriter.op(op).result();
+    rewriter.replace_uses(old, new);
+    rewriter.erase(op);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_level_has_the_greatest_logit_and_the_mean_is_the_weight() {
+        for bits in [1usize, 2, 4] {
+            let top = f64::from((1u32 << bits) - 1);
+            let values: Vec<f32> = (0..41).map(|i| i as f32 * 0.05 - 1.0).collect();
+            let logits = first_logits(&values, |_| 0.5, bits);
+            for (v, l) in values.iter().zip(logits.chunks_exact(1 << bits)) {
+                let w = f64::from(*v) / 0.5;
+                let level = |k: usize| (2.0 * k as f64 - top) / top;
+                let best = (0..l.len()).max_by(|&a, &b| l[a].total_cmp(&l[b])).unwrap();
+                let nearest = (0..l.len()).map(|k| (w - level(k)).abs()).fold(f64::INFINITY, f64::min);
+                assert!((w - level(best)).abs() <= nearest + 1e-6, "{bits} bits, {w}");
+                let p: Vec<f64> = l.iter().map(|a| f64::from(*a).exp()).collect();
+                let mean = (0..l.len()).map(|k| p[k] * level(k)).sum::<f64>() / p.iter().sum::<f64>();
+                if bits > 1 && w.abs() < 0.9 {
+                    assert!((mean - w).abs() < 0.05, "{bits} bits: {mean} for {w}");
+                }
+            }
+        }
+    }
+}
