@@ -7,6 +7,7 @@ pub mod algorithm;
 pub mod calibrate;
 pub mod callback;
 pub mod deploy;
+pub mod distillation;
 pub mod freeze;
 mod kept;
 pub mod learned;

@@ -3,6 +3,7 @@
 use crate::algorithm::Algorithm;
 use crate::calibrate::{CalibrateOptions, calibrate};
 use crate::deploy::{DeployError, Form, Lowering};
+use crate::distillation::{self, DistillationConfig};
 use crate::freeze::freeze;
 use crate::lsq::{Lsq, LsqConfig};
 use crate::observe::observe;
@@ -25,6 +26,8 @@ pub fn register(registry: &mut PassRegistry) {
     registry.register(&SLB, |o| Ok(Box::new(Slb { config: read_options::<SlbConfig>(o)? })));
     registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
     registry.register(&OBSERVE, |o| Ok(Box::new(read_options::<Observe>(o)?)));
+    registry.register(&TEACHER, |o| Ok(Box::new(read_options::<Teacher>(o)?)));
+    registry.register(&DISTILL, |o| Ok(Box::new(Distill { config: read_options(o)? })));
     registry.register(&FREEZE, |o| Ok(Box::new(read_options::<Freeze>(o)?)));
     registry.register(&DEPLOY, |o| Ok(Box::new(read_options::<Deploy>(o)?)));
     registry.register(&INTEGERS, |o| Ok(Box::new(read_options::<Integers>(o)?)));
@@ -267,6 +270,55 @@ impl Pass for Observe {
             return Err("`decay` must be at least 0 and below 1".into());
         }
         Ok(PassReport::counting([("ranges that follow training", observe(module, self.decay)?)]))
+    }
+}
+
+static TEACHER: PassInfo = PassInfo {
+    name: "teacher",
+    doc: "keep the network as it is as the graph @teacher, over copies of its weights",
+    options: &[],
+    accepts: &[Phase::Float],
+    produces: None,
+};
+
+/// The pass `teacher`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Teacher {}
+
+impl Pass for Teacher {
+    fn info(&self) -> &'static PassInfo {
+        &TEACHER
+    }
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        Ok(PassReport::counting([("weights of the teacher", distillation::keep_teacher(module)?)]))
+    }
+}
+
+static DISTILL: PassInfo = PassInfo {
+    name: "distill",
+    doc: "let the loss of @train follow the graph @teacher, which joins it",
+    options: &[
+        ("temperature", "what logits are divided by (4)"),
+        ("weight", "the part of the loss that the teacher has, 0 to 1; the labels have the rest (0.9)"),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: None,
+};
+
+/// The pass `distill`.
+#[derive(Clone, Copy, Debug)]
+struct Distill {
+    config: DistillationConfig,
+}
+
+impl Pass for Distill {
+    fn info(&self) -> &'static PassInfo {
+        &DISTILL
+    }
+    fn run(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        distillation::learn_from_teacher(module, &self.config)?;
+        Ok(PassReport::default())
     }
 }
 

@@ -3,20 +3,24 @@
 use gs_ir::{At, GraphId, OpId, Rewriter, ValueId};
 use rustc_hash::FxHashMap;
 
-/// Copies a graph's parameters and operations to the end of another graph. Globals are shared; source names are not
-/// copied, since the ledger counts what `@main` does.
+/// Copies a graph's operations to the end of another graph. What `map` has is read in place of the original (parameters,
+/// globals); parameters that it lacks become parameters of the other graph. Names get a prefix; source names are not
+/// copied, since the ledger counts what `@main` does. Gives the copy of each value.
 ///
 /// # Errors
 /// Where an operation has graphs of its own, by its label.
-pub(super) fn copy_into(
+pub fn copy_graph(
     rewriter: &mut Rewriter<'_>,
     from: GraphId,
     to: GraphId,
+    mut map: FxHashMap<ValueId, ValueId>,
+    prefix: &str,
 ) -> Result<FxHashMap<ValueId, ValueId>, String> {
-    let mut map = FxHashMap::default();
     for old in rewriter.graph(from).params().to_vec() {
-        let (name, ty) = described(rewriter, old);
-        map.insert(old, rewriter.add_param(to, &name, ty));
+        map.entry(old).or_insert_with(|| {
+            let (name, ty) = described(rewriter, old);
+            rewriter.add_param(to, &name, ty)
+        });
     }
     let ops: Vec<OpId> = rewriter.ops_in(from).collect();
     for op in ops {
@@ -42,7 +46,9 @@ pub(super) fn copy_into(
             }
             let new = rewriter.op(copy).results()[i];
             let (name, _) = described(rewriter, old);
-            rewriter.set_name(new, &name);
+            if !name.is_empty() {
+                rewriter.set_name(new, &format!("{prefix}{name}"));
+            }
             map.insert(old, new);
         }
     }

@@ -1,10 +1,14 @@
 //! `loss`: makes the graph `@train`: the network's operations, the labels, and the loss as first result.
 
-use super::copy::copy_into;
+use super::copy::copy_graph;
 use super::{TRAIN, detach, train_graph};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_ir::{At, Attr, AttrSet, Dim, ElemType, Module, OpKind, Phase, Rewriter, Type, ValueId};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+
+/// The name of the result of `@train` that is minimised: the first.
+pub const LOSS: &str = "loss";
 
 /// What is minimised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +19,8 @@ pub enum LossKind {
     CrossEntropy,
     /// The mean of squared differences to a tensor of the output's shape.
     Mse,
+    /// Nothing yet: an algorithm brings the loss, and the samples need no labels.
+    None,
 }
 
 /// The pass `loss`.
@@ -33,7 +39,7 @@ pub(super) static INFO: PassInfo = PassInfo {
     name: "loss",
     doc: "make the training graph @train: the network, its labels and the loss",
     options: &[
-        ("kind", "cross_entropy or mse (cross_entropy)"),
+        ("kind", "cross_entropy, mse, or none: an algorithm brings the loss (cross_entropy)"),
         ("label_smoothing", "part of the target that is spread over all classes (0)"),
         ("output", "the output that the loss is of (the first)"),
     ],
@@ -58,14 +64,15 @@ impl Pass for Loss {
         let detached = detach(module, main);
         let mut rewriter = Rewriter::new(module);
         let train = rewriter.add_graph(TRAIN);
-        let map = copy_into(&mut rewriter, main, train)?;
+        let map = copy_graph(&mut rewriter, main, train, FxHashMap::default(), "")?;
         let results: Vec<ValueId> = rewriter.graph(main).results().collect();
         let names: Vec<String> =
             rewriter.graph(main).result_names().map(|n| rewriter.str(n).to_owned()).collect();
         let here = |v: ValueId| map.get(&v).copied().unwrap_or(v);
         let logits = here(results[output]);
-        let loss = self.add_loss(&mut rewriter, train, logits)?;
-        rewriter.add_result(train, "loss", loss, None);
+        if let Some(loss) = self.add_loss(&mut rewriter, train, logits)? {
+            rewriter.add_result(train, LOSS, loss, None);
+        }
         for (name, value) in names.iter().zip(results) {
             rewriter.add_result(train, name, here(value), None);
         }
@@ -92,9 +99,10 @@ impl Loss {
         rewriter: &mut Rewriter<'_>,
         train: gs_ir::GraphId,
         logits: ValueId,
-    ) -> Result<ValueId, PassError> {
+    ) -> Result<Option<ValueId>, PassError> {
         let at = At::End(train);
-        match self.kind {
+        let loss = match self.kind {
+            LossKind::None => return Ok(None),
             LossKind::CrossEntropy => {
                 let batch = match rewriter.type_of(logits).dims() {
                     Some([batch, _]) => batch.clone(),
@@ -106,7 +114,7 @@ impl Loss {
                 let kind: OpKind =
                     rewriter.registry().kind("cross_entropy").ok_or("there is no `cross_entropy`")?;
                 let op = rewriter.create(kind, &[Some(logits), Some(labels)], attrs, 2, at)?;
-                Ok(rewriter.op(op).result())
+                rewriter.op(op).result()
             }
             LossKind::Mse => {
                 let ty = rewriter.type_of(logits).clone();
@@ -118,8 +126,9 @@ impl Loss {
                 let square = rewriter.emit("mul", &[difference, difference], AttrSet::new(), at)?;
                 let mut attrs = AttrSet::new();
                 attrs.set("keepdims", Attr::Bool(false));
-                Ok(rewriter.emit("reduce_mean", &[square], attrs, at)?)
+                rewriter.emit("reduce_mean", &[square], attrs, at)?
             }
-        }
+        };
+        Ok(Some(loss))
     }
 }

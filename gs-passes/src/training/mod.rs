@@ -9,9 +9,10 @@ mod group;
 mod loss;
 mod update;
 
+pub use copy::copy_graph;
 pub use grad::{GRADIENT_PREFIX, Grad, train_batch_norms};
 pub use group::ParamGroup;
-pub use loss::{Loss, LossKind};
+pub use loss::{LOSS, Loss, LossKind};
 pub use update::{Optimiser, Schedule, Update};
 
 use crate::manager::{PassError, PassRegistry, read_options};
@@ -126,7 +127,10 @@ pub fn drop_training(module: &mut Module) {
 }
 
 /// A constant scalar.
-fn number(rewriter: &mut Rewriter<'_>, elem: ElemType, value: f64) -> Result<ValueId, PassError> {
+///
+/// # Errors
+/// Element types that do not hold numbers.
+pub fn number(rewriter: &mut Rewriter<'_>, elem: ElemType, value: f64) -> Result<ValueId, PassError> {
     let bytes = encode(elem, value).ok_or_else(|| format!("{elem} does not hold {value}"))?;
     let global = constant(rewriter, &Literal::new(elem, [], bytes));
     Ok(rewriter.global(global).value)
