@@ -252,10 +252,17 @@ pub struct TrainArgs {
     /// The algorithm with its options, like `simqat{weight={bits=4}}` (`gs-opt algos` lists them); none: float.
     #[arg(long, value_name = "ALGORITHM")]
     pub algorithm: Option<String>,
+    /// Let it learn from what it was before the algorithm changed it, not from labels alone; temperature and the part of
+    /// the loss that is not of labels may follow.
+    #[arg(long, value_name = "temperature=4,weight=0.9", num_args = 0..=1, default_missing_value = "")]
+    pub distill: Option<String>,
+    /// What it is changed for: a target by name, or the path of a target file (what the algorithm says).
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
     /// The samples to train on.
     #[arg(long, value_name = "SPEC", help = format!("The samples to train on: {}", FORMS.join(", ")))]
     pub data: String,
-    /// Samples to measure the accuracy on at the end.
+    /// Samples to measure the accuracy on after each epoch and at the end. Nothing is chosen by it.
     #[arg(long, value_name = "SPEC")]
     pub val: Option<String>,
     /// Train on this many samples at most.
@@ -279,6 +286,12 @@ pub struct TrainArgs {
     /// Steps over which the learning rate rises at first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub warmup: i64,
+    /// Epochs after which the learning rate changes, for --schedule step and milestones.
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub milestones: Vec<f64>,
+    /// What it is multiplied by then.
+    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    pub gamma: f32,
     /// How parameters are changed.
     #[arg(long, value_enum, default_value_t = OptimiserArg::Sgd)]
     pub optimiser: OptimiserArg,
@@ -312,6 +325,9 @@ pub struct TrainArgs {
     /// Go on with the run in the folder.
     #[arg(long)]
     pub resume: bool,
+    /// Seconds between checkpoints (60).
+    #[arg(long, value_name = "S")]
+    pub save_every: Option<u64>,
 }
 
 /// How parameters are changed.
@@ -332,6 +348,10 @@ pub enum ScheduleArg {
     Cosine,
     /// Along a line to 0.
     Linear,
+    /// Times --gamma every --milestones N epochs.
+    Step,
+    /// Times --gamma after each of --milestones A,B,... epochs.
+    Milestones,
 }
 
 /// Making the network to deploy.

@@ -4,7 +4,9 @@
 //! This is the one crate that prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod algorithms;
 pub mod cli;
+pub mod convert;
 pub mod data;
 pub mod eval;
 pub mod executor;

@@ -5,7 +5,7 @@ use crate::data::{DType, Dataset, NamedArray, Picture, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{DataError, DataSource, Field, Tensor};
 use gs_ir::{Dim, ElemType, Literal, Module};
-use gs_runtime::trainer::{Pick, TrainingData};
+use gs_runtime::trainer::{Fnv, Pick, TrainingData};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +28,31 @@ impl Samples {
         preprocess: &PreprocessArgs,
         module: &Module,
     ) -> Outcome<Self> {
+        let (samples, guessed) = Self::quietly(spec, limit, preprocess, module)?;
+        if guessed {
+            eprintln!(
+                "note: neither options nor the model's metadata say how pixels are normalised; they become pixel/255 \
+                 (--mean and --std, or --raw255, say otherwise)"
+            );
+        }
+        Ok(samples)
+    }
+
+    /// Opens more data of a run whose first were opened with [`Self::open`]: what is said of those holds here too.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_beside(spec: &str, preprocess: &PreprocessArgs, module: &Module) -> Outcome<Self> {
+        Ok(Self::quietly(spec, None, preprocess, module)?.0)
+    }
+
+    /// The samples, and whether nothing says how their pixels are normalised.
+    fn quietly(
+        spec: &str,
+        limit: Option<usize>,
+        preprocess: &PreprocessArgs,
+        module: &Module,
+    ) -> Outcome<(Self, bool)> {
         let inputs = input_names(module);
         let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let given = Preprocess::from_options(
@@ -42,12 +67,7 @@ impl Samples {
             (None, None) => Wanted::Nothing,
         };
         let dataset = Dataset::open_for(spec, wanted, &names)?;
-        if given.is_none() && known.is_none() && dataset.has_pictures() {
-            eprintln!(
-                "note: neither options nor the model's metadata say how pixels are normalised; they become pixel/255 \
-                 (--mean and --std, or --raw255, say otherwise)"
-            );
-        }
+        let guessed = given.is_none() && known.is_none() && dataset.has_pictures();
         if limit == Some(0) {
             return Err(Failure::usage("--limit 0 leaves no samples").help("leave the option out to use all"));
         }
@@ -56,7 +76,7 @@ impl Samples {
         let input = if single { inputs.first().cloned() } else { None };
         let samples = Self { dataset: Arc::new(dataset), limit, input };
         samples.check(module)?;
-        Ok(samples)
+        Ok((samples, guessed))
     }
 
     /// The first of these samples.
@@ -100,6 +120,27 @@ impl Samples {
     /// The input that an array is for.
     fn name_of<'a>(&'a self, array: Option<&'a str>) -> &'a str {
         self.input.as_deref().or(array).unwrap_or_default()
+    }
+
+    /// Whether every sample has a label that is a class of the network's first output.
+    ///
+    /// # Errors
+    /// Samples without labels, or the first label that is no class.
+    pub fn check_classes(&self, module: &Module) -> Outcome<()> {
+        let labels = self.dataset.labels(0..self.limit)?;
+        let Some(output) = module.main().and_then(|m| module.graph(m).results().next()) else {
+            return Ok(());
+        };
+        let classes = module.type_of(output).dims().and_then(|d| d.get(1)?.as_const());
+        let Some(classes) = classes else { return Ok(()) };
+        let Some(wrong) = labels.iter().position(|l| !(0..classes).contains(l)) else { return Ok(()) };
+        let label = labels.get(wrong).copied().unwrap_or_default();
+        Err(Failure::new(format!(
+            "the label of sample {wrong} of '{}' is {label}, but the network has the classes 0 to {}",
+            self.dataset.spec(),
+            classes - 1
+        ))
+        .help("labels count from 0; the first output of the network has one number for each class"))
     }
 
     /// The labels of all samples, where there are any.
@@ -155,6 +196,9 @@ impl TrainingData for Samples {
             .collect();
         let arrays = self.dataset.gather_moved(&pictures).map_err(source)?;
         let mut fields: Vec<Field> = arrays.into_iter().map(|a| self.field(a)).collect::<Result<_, _>>()?;
+        if !self.dataset.has_labels() {
+            return Ok(fields);
+        }
         let labels: Vec<i128> = picks
             .iter()
             .map(|p| self.dataset.label(p.index).map(i128::from))
@@ -163,7 +207,23 @@ impl TrainingData for Samples {
         fields.push(("labels".to_owned(), Tensor::from_ints(ElemType::I64, [labels.len()], &labels)?));
         Ok(fields)
     }
+
+    /// Of the name, the number, and samples here and there with their labels.
+    fn fingerprint(&self) -> u64 {
+        let mut hash = Fnv::new();
+        hash.add(&self.limit.to_le_bytes());
+        let step = self.limit.div_ceil(FINGERPRINTED).max(1);
+        let seen: Vec<usize> = (0..self.limit).step_by(step).collect();
+        if let Ok(arrays) = self.dataset.gather(&seen) {
+            arrays.iter().for_each(|a| hash.add(&a.bytes));
+        }
+        seen.iter().filter_map(|&i| self.dataset.label(i).ok()).for_each(|l| hash.add(&l.to_le_bytes()));
+        hash.value()
+    }
 }
+
+/// Samples that the fingerprint of a data set is of.
+const FINGERPRINTED: usize = 64;
 
 impl Samples {
     /// Keeps all pictures at hand, since training reads them in random order.

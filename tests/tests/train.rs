@@ -7,44 +7,13 @@ use gs_opt::source::Samples;
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
 use gs_runtime::Runtime;
 use gs_runtime::trainer::{Augment, Checkpoint, Engine, Next, TrainError, TrainOptions, Trainer};
-use gs_tests::tool::{gs_opt, refuses, succeeds};
-use std::fs;
-use std::path::Path;
-use tempfile::tempdir;
 
 /// A network of two convolutions for the pictures of `shapes`.
-fn network() -> String {
-    let mut text = String::from("gsir 1\ndims N >= 1\n");
-    for (name, ty, init) in [
-        ("param @w1", "f32[8, 3, 3, 3]", "normal(seed 1, 0.0, 0.3)"),
-        ("param @g1", "f32[8]", "splat(1.0)"),
-        ("param @b1", "f32[8]", "splat(0.0)"),
-        ("const @m1", "f32[8]", "splat(0.0)"),
-        ("const @v1", "f32[8]", "splat(1.0)"),
-        ("param @w2", "f32[16, 8, 3, 3]", "normal(seed 2, 0.0, 0.17)"),
-        ("param @c2", "f32[16]", "splat(0.0)"),
-        ("param @w3", "f32[10, 256]", "normal(seed 3, 0.0, 0.06)"),
-        ("param @c3", "f32[10]", "splat(0.0)"),
-    ] {
-        text += &format!("{name} : {ty} = {init}\n");
-    }
-    text + "graph @main(%x : f32[N, 3, 32, 32]) -> (%logits : f32[N, 10]) {
-  %0 = conv(%x, @w1) {pads = [1, 1, 1, 1], strides = [2, 2]} : f32[N, 8, 16, 16] from \"conv1\"
-  %1 = batch_norm(%0, @g1, @b1, @m1, @v1) : f32[N, 8, 16, 16] from \"bn1\"
-  %2 = relu(%1) : f32[N, 8, 16, 16] from \"relu1\"
-  %3 = conv(%2, @w2, @c2) {pads = [1, 1, 1, 1], strides = [2, 2]} : f32[N, 16, 8, 8] from \"conv2\"
-  %4 = relu(%3) : f32[N, 16, 8, 8] from \"relu2\"
-  %5 = max_pool(%4) {kernel_shape = [2, 2], strides = [2, 2]} : f32[N, 16, 4, 4] from \"pool\"
-  %6 = flatten(%5) : f32[N, 256] from \"flat\"
-  %7 = gemm(%6, @w3, @c3) {trans_b = true} : f32[N, 10] from \"fc\"
-  return %7
-}
-"
-}
+const NETWORK: &str = include_str!("../networks/small.gsir");
 
 /// The network with its graph of a training step.
 fn trainable(lr: &str) -> Module {
-    let mut module = gs_text::gsir::parse_module(&network(), None, &Registry::builtin()).expect("a network");
+    let mut module = gs_text::gsir::parse_module(NETWORK, None, &Registry::builtin()).expect("a network");
     let mut registry = PassRegistry::default();
     gs_passes::passes::register(&mut registry);
     let pipeline = Pipeline::parse(&format!("loss,grad,update{{lr={lr}}}")).expect("a pipeline");
@@ -157,62 +126,4 @@ fn a_checkpoint_of_another_run_is_refused() {
         .expect_err("a refusal");
     assert!(matches!(refused, TrainError::Checkpoint(_)), "{refused}");
     assert!(refused.to_string().contains("its seed is 5, here it is 6"), "{refused}");
-}
-
-fn tool(dir: &Path, more: &[&str]) -> Vec<String> {
-    fs::write(dir.join("net.gsir"), network()).expect("a file");
-    let batch = if more.contains(&"--batch") { &[][..] } else { &["--batch", "32"] };
-    let args = ["train", "net.gsir", "--data", "shapes:train:96", "-o", "run"];
-    args.iter().chain(batch).chain(more).map(|a| (*a).to_owned()).collect()
-}
-
-#[test]
-fn the_tool_trains_converts_and_says_what_is_wrong() {
-    let folder = tempdir().expect("a folder");
-    let dir = folder.path();
-    let fails = |more: &[&str], words: &[&str]| {
-        let args = tool(dir, more);
-        refuses(dir, &args.iter().map(String::as_str).collect::<Vec<_>>(), words);
-    };
-    fails(&["--batch", "100"], &["96 samples do not fill one batch of 100"]);
-    fails(&["--resume"], &["no checkpoint"]);
-    fails(&["--algorithm", "simcat"], &["no algorithm is named `simcat`", "simqat"]);
-    let args = tool(dir, &["--lr", "1e30", "--epochs", "9"]);
-    let astray = gs_opt(dir, &args.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(astray.status, Some(1));
-    for word in ["the loss is", "first such number", "learning rate"] {
-        assert!(astray.stderr.contains(word), "{}", astray.stderr);
-    }
-    let args = tool(dir, &["--val", "shapes:test:64"]);
-    let said = succeeds(dir, &args.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(said.contains("top-1 on 64 held-out samples"), "{}", said);
-    fails(&[], &["holds a run already", "--resume"]);
-    fails(&["--resume", "--seed", "7"], &["of another run", "seed"]);
-    succeeds(dir, &["convert", "run", "-o", "net.onnx"]);
-    succeeds(dir, &["eval", "net.onnx", "--data", "shapes:test:64"]);
-    // With quantisers: every layer learns, and what is deployed runs in integers.
-    let args = [
-        "train",
-        "net.gsir",
-        "--data",
-        "shapes:train:96",
-        "--batch",
-        "32",
-        "--algorithm",
-        "simqat",
-        "-o",
-        "q",
-    ];
-    succeeds(dir, &args);
-    succeeds(dir, &["convert", "q", "-o", "q.onnx"]);
-    succeeds(dir, &["eval", "q.onnx", "--data", "shapes:test:64"]);
-    let text = succeeds(dir, &["q.onnx"]);
-    for operator in ["quantize(", "dequantize(", "conv("] {
-        assert!(text.contains(operator), "{text}");
-    }
-    let stored = fs::read_to_string(dir.join("q/trained.gsir")).expect("the trained network");
-    let momenta = stored.lines().filter(|l| l.starts_with("state @") && l.contains(".momentum")).count();
-    assert_eq!(momenta, 6, "two convolutions and a layer, a weight and a bias each:\n{stored}");
-    fs::write(dir.join("run/checkpoint.safetensors"), b"\x09\0\0").expect("a file");
-    fails(&["--resume"], &["no checkpoint, or not all of one"]);
 }

@@ -2,13 +2,14 @@
 //! states by the names of their globals, and in its header what the run was about, so that another one is not taken up
 //! by mistake. How the file gets to the disk is the host's business.
 
-use super::TrainOptions;
+use super::{TrainOptions, TrainingData};
 use gs_eval::{Tensor, TensorError};
-use gs_ir::{ElemType, GlobalId, Literal, Module};
+use gs_ir::{ElemType, GlobalId, Init, Literal, Module};
 use gs_passes::training::train_graph;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
-use thiserror::Error;
+use std::error::Error;
+use thiserror::Error as ThisError;
 
 /// What a run is about. All of it must be equal for a run to be taken up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Checkpoint {
 }
 
 /// Why a checkpoint could not be used or written.
-#[derive(Debug, Error)]
+#[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The bytes are no checkpoint.
@@ -50,21 +51,37 @@ pub enum CheckpointError {
     Make(#[from] TensorError),
     /// The host could not write it.
     #[error("{0}")]
-    Write(String),
+    Write(#[source] Box<dyn Error + Send + Sync>),
+    /// It cannot be put into a file.
+    #[error("{0}")]
+    Form(String),
 }
 
 const STEP: &str = "step";
 
+/// The one entry of the header: what the run is about, a line each. Several entries would be written in any order.
+const HEADER: &str = "run";
+
+fn lines(entries: &BTreeMap<String, String>) -> String {
+    entries.iter().map(|(key, value)| format!("{key}: {value}\n")).collect()
+}
+
+fn entries(lines: &str) -> BTreeMap<String, String> {
+    let pair = |line: &str| line.split_once(": ").map(|(k, v)| (k.to_owned(), v.to_owned()));
+    lines.lines().filter_map(pair).collect()
+}
+
 impl Manifest {
-    /// That of a run over so many samples.
-    pub fn of(module: &Module, options: &TrainOptions, samples: usize) -> Self {
+    /// That of a run over these samples.
+    pub fn of(module: &Module, options: &TrainOptions, data: &dyn TrainingData) -> Self {
         let a = options.augment;
         let entries = [
             ("network", format!("{:016x}", fingerprint(module))),
             ("seed", options.seed.to_string()),
             ("batch size", options.batch.to_string()),
             ("number of epochs", options.epochs.to_string()),
-            ("number of samples", samples.to_string()),
+            ("number of samples", data.len().to_string()),
+            ("data", format!("{:016x}", data.fingerprint())),
             ("augmentation", format!("crop {} flip {}", a.crop, a.flip)),
             ("engine", options.engine.clone()),
         ];
@@ -72,29 +89,64 @@ impl Manifest {
     }
 }
 
-/// A number that differs for graphs that compute differently or keep other globals (FNV-1a over what a reader would
-/// compare: operators, attributes, types, names of globals). Contents of globals do not count.
+/// A hash that is the same everywhere (FNV-1a).
+#[derive(Clone, Copy, Debug)]
+pub struct Fnv(u64);
+
+impl Fnv {
+    /// Of nothing.
+    pub fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Goes on with these bytes, and their end.
+    pub fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes.iter().chain(&[0]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    /// The hash.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Bytes of a global that does not change that its fingerprint is of.
+const SEEN: usize = 4096;
+
+/// A number that differs for graphs that compute differently or keep other globals: operators, attributes, types, names
+/// of globals. Contents count where they stay as they are (the beginning of each): checkpoints do not hold them.
 fn fingerprint(module: &Module) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |text: &str| {
-        for byte in text.bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    };
+    let mut hash = Fnv::new();
     let words = |v| module.type_of(v).words(&|s| format!("{s:?}"));
-    for (_, global) in module.globals() {
-        add(module.str(global.name));
-        add(&words(global.value));
-    }
-    for op in train_graph(module).into_iter().flat_map(|g| module.ops_in(g)) {
-        add(module.op_name(op));
-        for (name, attr) in module.attrs_of(op).iter() {
-            add(name);
-            add(&format!("{attr:?}"));
+    let train = train_graph(module);
+    let stored: Vec<GlobalId> =
+        train.into_iter().flat_map(|g| module.graph(g).updates()).map(|u| u.0).collect();
+    for (id, global) in module.globals() {
+        hash.add(module.str(global.name).as_bytes());
+        hash.add(words(global.value).as_bytes());
+        if let (false, Init::Data(data)) = (stored.contains(&id), &global.init)
+            && let Some(bytes) = data.bytes()
+        {
+            hash.add(bytes.get(..SEEN).unwrap_or(bytes));
         }
-        module.op(op).results().iter().filter(|v| !v.is_none()).for_each(|&v| add(&words(v)));
     }
-    hash
+    for op in train.into_iter().flat_map(|g| module.ops_in(g)) {
+        hash.add(module.op_name(op).as_bytes());
+        for (name, attr) in module.attrs_of(op).iter() {
+            hash.add(name.as_bytes());
+            hash.add(format!("{attr:?}").as_bytes());
+        }
+        module.op(op).results().iter().filter(|v| !v.is_none()).for_each(|&v| hash.add(words(v).as_bytes()));
+    }
+    hash.value()
 }
 
 impl Checkpoint {
@@ -142,15 +194,13 @@ impl Checkpoint {
     /// # Errors
     /// Element types that such files do not have.
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
-        let mut header: HashMap<String, String> = self.entries.clone().into_iter().collect();
-        header.insert(STEP.to_owned(), self.step.to_string());
+        let mut entries = self.entries.clone();
+        entries.insert(STEP.to_owned(), self.step.to_string());
+        let header = HashMap::from([(HEADER.to_owned(), lines(&entries))]);
         let mut literals: Vec<(&String, Dtype, Vec<usize>, Literal)> = Vec::new();
         for (name, tensor) in &self.contents {
             let dtype = dtype(tensor.elem()).ok_or_else(|| {
-                CheckpointError::Write(format!(
-                    "`{name}` is {}, which checkpoints do not hold",
-                    tensor.elem()
-                ))
+                CheckpointError::Form(format!("`{name}` is {}, which checkpoints do not hold", tensor.elem()))
             })?;
             literals.push((name, dtype, tensor.dims().to_vec(), tensor.literal()));
         }
@@ -158,9 +208,9 @@ impl Checkpoint {
         for (name, dtype, dims, literal) in &literals {
             let bytes = literal.data.bytes().map_or(&[][..], |b| &b[..]);
             let view = TensorView::new(*dtype, dims.clone(), bytes);
-            views.push((*name, view.map_err(|e| CheckpointError::Write(e.to_string()))?));
+            views.push((*name, view.map_err(|e| CheckpointError::Form(e.to_string()))?));
         }
-        safetensors::serialize(views, Some(header)).map_err(|e| CheckpointError::Write(e.to_string()))
+        safetensors::serialize(views, Some(header)).map_err(|e| CheckpointError::Form(e.to_string()))
     }
 
     /// Reads the bytes of a safetensors file.
@@ -170,8 +220,8 @@ impl Checkpoint {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let damaged = |e: safetensors::SafeTensorError| CheckpointError::Damaged(e.to_string());
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-        let entries: BTreeMap<String, String> =
-            metadata.metadata().clone().unwrap_or_default().into_iter().collect();
+        let header = metadata.metadata().as_ref().and_then(|m| m.get(HEADER));
+        let entries = header.map(|h| entries(h)).unwrap_or_default();
         let step = entries.get(STEP).and_then(|s| s.parse().ok());
         let step = step.ok_or_else(|| CheckpointError::Damaged("it does not say its step".to_owned()))?;
         let file = SafeTensors::deserialize(bytes).map_err(damaged)?;

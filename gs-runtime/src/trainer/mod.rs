@@ -10,7 +10,7 @@ mod error;
 mod sampling;
 mod steps;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Manifest};
+pub use checkpoint::{Checkpoint, CheckpointError, Fnv, Manifest};
 pub use error::TrainError;
 pub use sampling::{Augment, Pick, TrainingData};
 pub use steps::Engine;
@@ -120,7 +120,7 @@ impl Trainer<'_> {
             .iter()
             .map(|&p| module.str(module.value(p).name).to_owned())
             .collect();
-        let manifest = Manifest::of(module, &o, data.len());
+        let manifest = Manifest::of(module, &o, data);
         let mut step = 0;
         let first = data.gather(&[Pick::plain(0)].repeat(o.batch))?;
         let inputs = inputs_of(&names, &first)?;
@@ -132,7 +132,9 @@ impl Trainer<'_> {
         };
         if let Some(checkpoint) = from {
             checkpoint.fits(&manifest)?;
-            live.steps.set(checkpoint.contents(module)?)?;
+            for (global, contents) in checkpoint.contents(module)? {
+                live.put(global, contents)?;
+            }
             step = checkpoint.step;
         }
         let mut metrics = BTreeMap::new();
@@ -161,6 +163,10 @@ impl Trainer<'_> {
                 step += 1;
                 last = Some(loss);
                 self.call(|c, s| c.step_end(s), &mut live, (step, per_epoch, last), &mut metrics)?;
+                // Before a checkpoint can be written: what is taken up again does not end the epoch once more.
+                if step.is_multiple_of(per_epoch) {
+                    self.call(|c, s| c.epoch_end(s), &mut live, (step, per_epoch, last), &mut metrics)?;
+                }
                 let done = StepDone {
                     step,
                     steps,
@@ -177,7 +183,6 @@ impl Trainer<'_> {
                     return Ok(live.contents()?);
                 }
             }
-            self.call(|c, s| c.epoch_end(s), &mut live, (step, per_epoch, last), &mut metrics)?;
         }
         self.call(|c, s| c.train_end(s), &mut live, (step, per_epoch, last), &mut metrics)?;
         Ok(live.contents()?)
@@ -211,14 +216,25 @@ impl Trainer<'_> {
 struct Live<'m> {
     steps: Box<dyn Steps + 'm>,
     module: &'m Module,
-    /// The globals that the graph stores to.
+    /// The globals that the graph stores to, and those that callbacks have set.
     stored: Vec<GlobalId>,
 }
 
 impl Live<'_> {
-    /// What the globals hold that the graph stores to.
+    /// What the globals hold that have changed.
     fn contents(&self) -> Result<BTreeMap<GlobalId, Tensor>, ExecError> {
         self.stored.iter().map(|&g| Ok((g, self.steps.get(g)?))).collect()
+    }
+}
+
+impl Live<'_> {
+    /// Gives a global other contents.
+    fn put(&mut self, global: GlobalId, contents: Tensor) -> Result<(), ExecError> {
+        self.steps.set(vec![(global, contents)])?;
+        if !self.stored.contains(&global) {
+            self.stored.push(global);
+        }
+        Ok(())
     }
 }
 
@@ -228,7 +244,7 @@ impl Globals for Live<'_> {
     }
 
     fn set(&mut self, global: GlobalId, contents: Tensor) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.steps.set(vec![(global, contents)])?)
+        Ok(self.put(global, contents)?)
     }
 }
 

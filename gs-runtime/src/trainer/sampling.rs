@@ -48,6 +48,11 @@ pub trait TrainingData: Send + Sync {
     /// # Errors
     /// Where samples cannot be read, or pictures are to be changed and there are none.
     fn gather(&self, picks: &[Pick]) -> Result<Vec<Field>, DataError>;
+
+    /// A number that tells these samples from others, for checkpoints: a run is not taken up on other data.
+    fn fingerprint(&self) -> u64 {
+        0
+    }
 }
 
 /// The samples of an epoch in their order.

@@ -1,28 +1,26 @@
-//! The tool as a user starts it.
+//! The tool as a user starts it, and small things to give to it.
 
+use gs_opt::data::{DType, NamedArray, NpzWriter};
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::{TempDir, tempdir};
 
-/// The built tool. It is another package's, so cargo does not build it for these tests by itself.
+/// The built tool.
 fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // target/PROFILE/deps/TEST
-        let test = std::env::current_exe().expect("the path of this test");
-        let profile = test.ancestors().nth(2).expect("the folder of the profile");
-        let target = profile.parent().expect("the target folder");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "-q", "-p", "gs-opt", "--bin", "gs-opt", "--target-dir"]).arg(target);
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
-        assert!(built.success(), "gs-opt could not be built");
-        profile.join(format!("gs-opt{}", std::env::consts::EXE_SUFFIX))
-    })
+    Path::new(env!("CARGO_BIN_EXE_gs-opt"))
+}
+
+/// A file or folder of the test data beside the workspace; nothing, with a word about it, where there is none.
+pub fn data(path: &str) -> Option<PathBuf> {
+    let found = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")).join(path);
+    if found.exists() {
+        return Some(found);
+    }
+    eprintln!("skipped: there is no {}", found.display());
+    None
 }
 
 /// How the tool ended.
@@ -37,7 +35,8 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn of(output: Output) -> Self {
+    /// Of a process that ended.
+    pub fn of(output: Output) -> Self {
         Self {
             status: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("text on standard output"),
@@ -49,6 +48,13 @@ impl Ended {
 /// Runs the tool in a folder.
 pub fn gs_opt(folder: &Path, args: &[impl AsRef<OsStr>]) -> Ended {
     Ended::of(Command::new(binary()).args(args).current_dir(folder).output().expect("gs-opt starts"))
+}
+
+/// Starts the tool in a folder; nobody listens to what it says.
+pub fn start(folder: &Path, args: &[&str]) -> Child {
+    let mut command = Command::new(binary());
+    command.args(args).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("gs-opt starts")
 }
 
 /// Runs the tool in a folder with something on its standard input.
@@ -102,8 +108,41 @@ pub fn refuses(folder: &Path, args: &[&str], words: &[&str]) {
 
 /// The names of what lies in a folder, in order.
 fn listing(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder that can be read");
+    let entries = fs::read_dir(folder).expect("a folder that can be read");
     let mut names: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
     names.sort();
     names
+}
+
+/// A folder with a small network `net.gsir` and samples `good.npz` for it.
+pub fn folder() -> TempDir {
+    let folder = tempdir().expect("a temporary folder");
+    put(folder.path(), "net.gsir", network("0.5"));
+    samples(folder.path(), "good.npz", &[4, 3, 8, 8], 0.25);
+    folder
+}
+
+/// Writes a file.
+pub fn put(folder: &Path, name: &str, contents: impl AsRef<[u8]>) {
+    fs::write(folder.join(name), contents).expect("a file can be written");
+}
+
+/// A convolution of three channels to two; `weight` is its first weight.
+pub fn network(weight: &str) -> String {
+    let rest = ", -0.25, 1.0, 0.5, 0.125, -1.0";
+    format!(
+        "gsir 1\ndims N >= 1\nparam @w : f32[2, 3, 1, 1] = dense({weight}{rest})\n\
+         graph @main(%x : f32[N, 3, 8, 8]) -> (%y : f32[N, 2, 8, 8]) {{\n  \
+         %0 = conv(%x, @w, _) : f32[N, 2, 8, 8] from \"conv\"\n  return %0\n}}\n"
+    )
+}
+
+/// An archive of one array `x` of this shape; its first number is `value`.
+pub fn samples(folder: &Path, name: &str, shape: &[usize], value: f32) {
+    let count: usize = shape.iter().product();
+    let bytes = (0..count).flat_map(|i| (value + i as f32 * 0.001).to_le_bytes()).collect();
+    let array = NamedArray { name: Some("x".to_owned()), dtype: DType::F32, shape: shape.to_vec(), bytes };
+    let mut writer = NpzWriter::new(&folder.join(name));
+    writer.add(&array).expect("an array");
+    writer.finish().expect("an archive");
 }

@@ -1,0 +1,39 @@
+//! What runs the steps.
+
+use crate::cli::Engine as EngineArg;
+use crate::failure::{Failure, Outcome};
+use gs_eval::{Evaluator, Executor};
+use gs_runtime::Runtime;
+use gs_runtime::trainer::Engine;
+
+/// The engine that was asked for.
+pub(super) enum TrainEngine {
+    Fast(Runtime),
+    Reference(Evaluator),
+}
+
+impl TrainEngine {
+    pub(super) fn make(engine: EngineArg, threads: Option<usize>) -> Outcome<Self> {
+        if threads == Some(0) {
+            return Err(Failure::usage("--threads 0: at least one thread is needed"));
+        }
+        Ok(match engine {
+            EngineArg::Fast => Self::Fast(Runtime::new(threads)?),
+            EngineArg::Reference => Self::Reference(Evaluator::new()),
+        })
+    }
+
+    pub(super) fn engine(&self) -> Engine<'_> {
+        match self {
+            Self::Fast(runtime) => Engine::Runtime(runtime),
+            Self::Reference(evaluator) => Engine::Executor(evaluator),
+        }
+    }
+
+    pub(super) fn executor(&self) -> &dyn Executor {
+        match self {
+            Self::Fast(runtime) => runtime,
+            Self::Reference(evaluator) => evaluator,
+        }
+    }
+}

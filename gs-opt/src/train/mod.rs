@@ -1,0 +1,168 @@
+//! `gs-opt train`: a network is trained, with an algorithm or in float.
+
+mod engine;
+mod held_out;
+mod log;
+mod prepare;
+mod saved;
+
+use crate::algorithms::{self, Named};
+use crate::cli::TrainArgs;
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::say;
+use crate::source::Samples;
+use crate::{executor, files};
+use engine::TrainEngine;
+use gs_algos::algorithm::Algorithm;
+use gs_algos::callback::Callback;
+use gs_algos::distillation::Distilled;
+use gs_eval::DataSource;
+use gs_runtime::trainer::{Augment, Next, TrainError, TrainOptions, Trainer};
+use held_out::HeldOut;
+use log::Log;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Checkpoints are at least so far apart, but for the last.
+const BETWEEN_SAVES: Duration = Duration::from_secs(60);
+
+/// The trained network in the folder of a run.
+pub const TRAINED: &str = "trained.gsir";
+
+/// Runs `train`.
+///
+/// # Errors
+/// Whatever is wrong with the request, the network, the data or the training.
+pub fn run(args: &TrainArgs) -> Outcome<()> {
+    let (algorithm, labels) = asked(args)?;
+    let mut module = files::read_to_run(&args.model)?;
+    let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?.for_training();
+    let held_out = match &args.val {
+        Some(spec) => Some(Arc::new(Samples::open_beside(spec, &args.preprocess, &module)?)),
+        None => None,
+    };
+    if samples.len() < args.batch || args.batch == 0 {
+        let error = TrainError::TooFew { samples: samples.len(), batch: args.batch };
+        return Err(Failure::new(error.to_string()));
+    }
+    if labels {
+        samples.check_classes(&module)?;
+    }
+    let from = saved::load(&args.output, args.resume)?;
+    let engine = Arc::new(TrainEngine::make(args.engine, args.threads)?);
+    let mut progress = Progress::new();
+    prepare::prepare(
+        args,
+        algorithm.as_ref(),
+        labels,
+        &mut module,
+        &samples,
+        engine.executor(),
+        &mut progress,
+    )?;
+    progress.finish();
+
+    let mut callbacks = algorithm.as_ref().map_or(Vec::new(), |a| a.algorithm.callbacks());
+    if let Some(samples) = &held_out {
+        // Last: what it sees is what the algorithm leaves.
+        callbacks.push(Box::new(HeldOut { engine: engine.clone(), samples: samples.clone() }));
+    }
+    make_folder(&args.output)?;
+    let mut log = Log::open(&args.output, from.as_ref().map(|c| c.step), args.batch)?;
+    let began = Instant::now();
+    train(args, &engine, callbacks, &mut module, &samples, from.as_ref(), &mut log)?;
+    log.finish()?;
+    let trained = args.output.join(TRAINED);
+    files::write(&module, &trained, false)?;
+    say!("trained {} epochs in {:.1} s", args.epochs, began.elapsed().as_secs_f64());
+    if let Some(held_out) = held_out
+        && let Some(top1) = held_out::top1(&module, &engine, &held_out)?
+    {
+        say!("top-1 on {} held-out samples: {:.2} %", held_out.len(), 100.0 * top1);
+    }
+    say!(
+        "wrote {}; gs-opt convert {} -o out.onnx makes the network to deploy",
+        trained.display(),
+        args.output.display()
+    );
+    Ok(())
+}
+
+/// The algorithm that was asked for, and whether labels are needed.
+fn asked(args: &TrainArgs) -> Outcome<(Option<Named>, bool)> {
+    let algorithm = match &args.algorithm {
+        Some(text) => Some(algorithms::named(text, args.target.as_deref())?),
+        None => None,
+    };
+    let distillation = args.distill.as_deref().map(algorithms::distillation).transpose()?;
+    let Some(config) = distillation else {
+        if args.target.is_some() && algorithm.is_none() {
+            return Err(Failure::usage(
+                "--target goes with --algorithm: it says for what the network is changed",
+            ));
+        }
+        return Ok((algorithm, true));
+    };
+    let Some(Named { text, algorithm: inner }) = algorithm else {
+        return Err(Failure::usage("--distill without --algorithm: the network would learn from itself")
+            .help("--algorithm names what changes it"));
+    };
+    let algorithm: Box<dyn Algorithm> = Box::new(Distilled { inner, config });
+    Ok((Some(Named { text, algorithm }), config.needs_labels()))
+}
+
+fn make_folder(folder: &Path) -> Outcome<()> {
+    fs::create_dir_all(folder)
+        .map_err(|e| Failure::new(format!("{}: it cannot be made a folder: {e}", folder.display())))
+}
+
+fn train(
+    args: &TrainArgs,
+    engine: &TrainEngine,
+    callbacks: Vec<Box<dyn Callback>>,
+    module: &mut gs_ir::Module,
+    samples: &Samples,
+    from: Option<&gs_runtime::trainer::Checkpoint>,
+    log: &mut Log,
+) -> Outcome<()> {
+    let options = TrainOptions {
+        epochs: args.epochs,
+        batch: args.batch,
+        seed: args.seed,
+        augment: Augment { crop: args.crop, flip: args.flip },
+        engine: executor::name(args.engine).to_owned(),
+    };
+    let between = args.save_every.map_or(BETWEEN_SAVES, Duration::from_secs);
+    let per_epoch = prepare::length(args, samples).steps_per_epoch;
+    let mut progress = Progress::new();
+    let mut saved = Instant::now();
+    let mut trainer = Trainer { engine: engine.engine(), options, callbacks };
+    let done = trainer.run(
+        module,
+        samples,
+        from,
+        &mut |done| {
+            progress.tell("training", done.step as usize, done.steps as usize);
+            log.step(done, per_epoch);
+            let last = done.step == done.steps;
+            if last || saved.elapsed() >= between {
+                saved = Instant::now();
+                return Next::Save;
+            }
+            Next::Go
+        },
+        &mut |c| saved::save(c, &args.output),
+    );
+    done.map_err(|error| {
+        let written = matches!(error, TrainError::Checkpoint(gs_runtime::trainer::CheckpointError::Write(_)));
+        let failure = Failure::from(error);
+        if !written {
+            return failure;
+        }
+        let help = failure.help.clone().unwrap_or_else(|| "choose another place".to_owned());
+        failure.help(format!("{help}; --resume then goes on from the last checkpoint that was written"))
+    })
+}

@@ -1,0 +1,12 @@
+//! The tool as a user starts it. With wrong input it says what and where, writes nothing, and never panics; and what
+//! must succeed.
+#![allow(clippy::print_stderr, unreachable_pub)]
+
+mod harness;
+mod networks;
+mod outputs;
+mod passes;
+mod quantize;
+mod requests;
+mod samples;
+mod train;
