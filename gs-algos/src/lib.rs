@@ -13,6 +13,7 @@ mod kept;
 pub mod learned;
 pub mod ledger;
 pub mod lsq;
+pub mod moment;
 pub mod observe;
 pub mod observers;
 pub mod pact;

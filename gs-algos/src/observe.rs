@@ -15,6 +15,15 @@ use rustc_hash::FxHashMap;
 /// # Errors
 /// Where there is no graph `@train`.
 pub fn observe(module: &mut Module, decay: f32) -> Result<usize, PassError> {
+    observe_while(module, decay, None)
+}
+
+/// As [`observe`]; ranges of activations stay as they are where the truth value does not hold.
+pub(crate) fn observe_while(
+    module: &mut Module,
+    decay: f32,
+    watching: Option<ValueId>,
+) -> Result<usize, PassError> {
     let train = train_graph(module).ok_or("there is no graph @train; run `loss` first")?;
     let mut rewriter = Rewriter::new(module);
     let ops: Vec<OpId> = rewriter.ops_in(train).filter(|&op| rewriter.is(op, "fake_quant")).collect();
@@ -35,9 +44,11 @@ pub fn observe(module: &mut Module, decay: f32) -> Result<usize, PassError> {
         }
         attrs.set("decay", Attr::float(if weight { 0.0 } else { decay }));
         let earlier = stored.get(&global).copied().unwrap_or(range);
-        let new = rewriter.emit("observe", &[x, earlier], attrs, At::Before(op))?;
+        let mut new = rewriter.emit("observe", &[x, earlier], attrs, At::Before(op))?;
         if weight {
             rewriter.set_operand(op, 1, Some(new));
+        } else if let Some(watching) = watching {
+            new = rewriter.emit("where", &[watching, new, earlier], AttrSet::new(), At::Before(op))?;
         }
         stored.insert(global, new);
     }

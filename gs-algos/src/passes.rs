@@ -45,6 +45,9 @@ static SIMQAT: PassInfo = PassInfo {
         ),
         ("weight", "grids of weights: {bits=8, symmetric=true, narrow_range=true, per_channel=}"),
         ("observer", "how ranges are observed in training (ema{decay=0.99})"),
+        ("quant_delay", "steps of training before which quantisers pass on what they are given (0)"),
+        ("freeze_bn", "when statistics of batch normalisation stay: a step, a part of the run, never (0.7)"),
+        ("freeze_ranges", "when ranges of activations stay, alike (0.9)"),
         ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
         (
             "layers",

@@ -84,6 +84,7 @@ impl LsqConfig {
             observer: self.observer,
             exclude: self.exclude.clone(),
             layers: self.layers.clone(),
+            ..SimQatConfig::default()
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Configuration of SimQAT. Strict: an unknown key, a value out of range or a selector that matches nothing
 //! is an error that says what exists.
 
+use crate::moment::Moment;
 use crate::observers::ObserverKind;
 use gs_passes::target::{Granularity, Target};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,13 @@ pub struct SimQatConfig {
     pub weight: WeightConfig,
     /// How ranges of activations are observed in training; calibration has its own choice.
     pub observer: ObserverKind,
+    /// Steps before which quantisers pass on what they are given; ranges follow what is seen all the same.
+    pub quant_delay: u64,
+    /// When batch normalisation begins to use its running statistics, which then stay as they are: a step, a part of the
+    /// run, or `never`.
+    pub freeze_bn: Moment,
+    /// When ranges of activations stop following what is seen.
+    pub freeze_ranges: Moment,
     /// Layers that stay in float: exact source names, globs, or `op:kind`.
     pub exclude: Vec<String>,
     /// Settings of single layers, by the same selectors. Where several fit, the longest selector wins.
@@ -83,6 +91,9 @@ impl Default for SimQatConfig {
             act: ActConfig::default(),
             weight: WeightConfig::default(),
             observer: ObserverKind::Ema { decay: 0.99 },
+            quant_delay: 0,
+            freeze_bn: Moment::Part(0.7),
+            freeze_ranges: Moment::Part(0.9),
             exclude: Vec::new(),
             layers: BTreeMap::new(),
         }
@@ -109,6 +120,12 @@ pub enum ConfigError {
         value: f32,
         /// What it must be.
         has: &'static str,
+    },
+    /// A part of the run that is none.
+    #[error("`{key}`: a step, a part of the run from 0 to 1, or never is expected")]
+    Moment {
+        /// The key.
+        key: &'static str,
     },
     /// What the target does not run.
     #[error("`{key}` = {value}: target `{target}` {has}")]
@@ -160,6 +177,11 @@ impl SimQatConfig {
         };
         bits("act.bits", self.act.bits, 2)?;
         bits("weight.bits", self.weight.bits, least_weight_bits)?;
+        for (key, moment) in [("freeze_bn", self.freeze_bn), ("freeze_ranges", self.freeze_ranges)] {
+            if !moment.is_valid() {
+                return Err(ConfigError::Moment { key });
+            }
+        }
         for (selector, layer) in &self.layers {
             for (key, value, least) in
                 [("act_bits", layer.act_bits, 2), ("weight_bits", layer.weight_bits, least_weight_bits)]
@@ -240,6 +262,12 @@ mod tests {
         let config = SimQatConfig { act: ActConfig { bits: 9, ..Default::default() }, ..Default::default() };
         assert_eq!(config.check(), Err(ConfigError::Bits { key: "act.bits".into(), bits: 9 }));
         assert_eq!(SimQatConfig::default().check(), Ok(()));
+        for (text, moment) in [("3", Moment::Step(3)), ("0.5", Moment::Part(0.5))] {
+            assert_eq!(parse(&format!("freeze_bn = {text}")).map(|c| c.freeze_bn), Ok(moment));
+        }
+        assert_eq!(parse("freeze_bn = 1.5").unwrap().check(), Err(ConfigError::Moment { key: "freeze_bn" }));
+        assert_eq!(parse("freeze_bn = \"never\"").unwrap().check(), Ok(()));
+        assert!(parse("freeze_bn = \"later\"").is_err());
     }
 
     /// The target `ort-cpu` with some words replaced.

@@ -4,13 +4,12 @@
 
 mod config;
 pub(crate) mod norms;
+mod training;
 
 pub use config::{ActConfig, ConfigError, LayerConfig, Settled, SimQatConfig, WeightConfig};
 
 use crate::algorithm::{Algorithm, RunLength, freeze_and_deploy};
 use crate::deploy::Form;
-use crate::observe::observe;
-use crate::observers::ObserverKind;
 use crate::placement::{Request, place};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassError, PassReport};
@@ -49,11 +48,8 @@ impl Algorithm for SimQat {
         Ok(done.report)
     }
 
-    fn prepare_training(&self, module: &mut Module, _: RunLength) -> Result<(), PassError> {
-        match self.config.observer {
-            ObserverKind::Ema { decay } => observe(module, decay as f32).map(|_| ()),
-            other => Err(format!("`observer`: {other:?} does not follow training; ema does").into()),
-        }
+    fn prepare_training(&self, module: &mut Module, length: RunLength) -> Result<(), PassError> {
+        training::prepare(&self.config, module, length)
     }
 
     fn param_groups(&self, module: &Module) -> Vec<ParamGroup> {

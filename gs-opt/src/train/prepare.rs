@@ -49,7 +49,7 @@ pub(super) fn prepare(
     };
     let failed = |text: &str, e: PassError| Failure::new(format!("{text}: {e}"));
     if let Some(Named { text, algorithm }) = algorithm {
-        run(&Pipeline::parse("canonicalize,fold-bn")?, module, &mut context)?;
+        run(&Pipeline::parse("canonicalize")?, module, &mut context)?;
         algorithm.apply(module, &mut context).map_err(|e| failed(text, e))?;
         module.meta.algorithm = Some(text.clone());
         run(&Pipeline::parse("calibrate{data=calib}")?, module, &mut context)?;

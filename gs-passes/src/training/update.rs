@@ -293,7 +293,8 @@ fn is_weight(module: &Module, param: GlobalId) -> bool {
             if decl.operand(i as usize).is_some_and(|o| matches!(o.role, QRole::Weight)) {
                 return true;
             }
-            if decl.traits.has(Traits::QUANTISER) && i == 0 {
+            // A quantiser may be chosen or not, by the step.
+            if (decl.traits.has(Traits::QUANTISER) && i == 0) || decl.name == "where" {
                 pending.extend(module.op(op).results().iter().filter_map(|v| v.some()));
             }
         }
