@@ -12,7 +12,7 @@ use crate::observers::{
 use crate::quant::{Grid, QuantError, Range};
 use crate::quantisers::{FakeQuant, Parameter, leaves, quantisers};
 use gs_eval::{ContentsError, DataError, DataSource, ExecError, Executor, Materializer, TensorSpec};
-use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role, Type, ValueId};
+use gs_ir::{GlobalId, InferError, Init, Literal, Module, Rewriter, Role, Type, ValueId};
 use gs_passes::grid::behind_quantisers;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
@@ -102,6 +102,9 @@ pub enum CalibrateError {
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An operation that does not fit (a defect of this library).
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// The user stopped it.
     #[error("stopped")]
     Cancelled,

@@ -21,6 +21,7 @@ pub mod passes;
 pub mod placement;
 pub mod quant;
 pub mod quantisers;
+pub mod recalibrate;
 pub mod rules;
 pub mod selector;
 pub mod simqat;

@@ -9,6 +9,7 @@ use crate::lsq::{Lsq, LsqConfig};
 use crate::observe::observe;
 use crate::observers::{ObserverKind, WeightRule};
 use crate::pact::{Pact, PactConfig};
+use crate::recalibrate::{RecalibrateOptions, recalibrate_bn};
 use crate::simqat::{SimQat, SimQatConfig};
 use crate::slb::{Slb, SlbConfig};
 use crate::targets;
@@ -25,6 +26,7 @@ pub fn register(registry: &mut PassRegistry) {
     registry.register(&PACT, |o| Ok(Box::new(Pact { config: read_options::<PactConfig>(o)? })));
     registry.register(&SLB, |o| Ok(Box::new(Slb { config: read_options::<SlbConfig>(o)? })));
     registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
+    registry.register(&RECALIBRATE, |o| Ok(Box::new(read_options::<Recalibrate>(o)?)));
     registry.register(&OBSERVE, |o| Ok(Box::new(read_options::<Observe>(o)?)));
     registry.register(&TEACHER, |o| Ok(Box::new(read_options::<Teacher>(o)?)));
     registry.register(&DISTILL, |o| Ok(Box::new(Distill { config: read_options(o)? })));
@@ -240,6 +242,55 @@ impl Pass for Calibrate {
             report.notes.push(format!("{name}: {count} values were not finite and were ignored"));
         }
         Ok(report)
+    }
+}
+
+static RECALIBRATE: PassInfo = PassInfo {
+    name: "recalibrate-bn",
+    doc: "measure the running statistics of batch normalisation anew, with weights and quantisers as they are now",
+    options: &[
+        ("data", "name of the data source (calib)"),
+        ("batches", "batches to run at most (50)"),
+        ("batch", "samples per batch (64)"),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: None,
+};
+
+/// The pass `recalibrate-bn`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Recalibrate {
+    data: String,
+    batches: usize,
+    batch: usize,
+}
+
+impl Default for Recalibrate {
+    fn default() -> Self {
+        let o = RecalibrateOptions::default();
+        Self { data: "calib".to_owned(), batches: o.batches, batch: o.batch }
+    }
+}
+
+impl Pass for Recalibrate {
+    fn info(&self) -> &'static PassInfo {
+        &RECALIBRATE
+    }
+    fn needs(&self) -> Needs {
+        Needs { executor: true, data: vec![self.data.clone()] }
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        let (Some(executor), Some(&data)) = (context.executor, context.data.get(&self.data)) else {
+            return Err("an executor and the data source are needed".into());
+        };
+        let options = RecalibrateOptions { batches: self.batches, batch: self.batch };
+        let mut progress = |done, total| context.progress("recalibrating", done, total);
+        let done = recalibrate_bn(module, executor, data, &options, &mut progress)?;
+        Ok(PassReport::counting([
+            ("batch normalisations recalibrated", done.norms),
+            ("samples", done.samples),
+        ]))
     }
 }
 

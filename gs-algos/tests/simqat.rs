@@ -4,6 +4,7 @@
 use gs_algos::algorithm::{Algorithm, RunLength};
 use gs_algos::calibrate::{CalibrateOptions, calibrate};
 use gs_algos::freeze::freeze;
+use gs_algos::recalibrate::{RecalibrateOptions, RecalibrateReport, recalibrate_bn};
 use gs_algos::simqat::{SimQat, SimQatConfig};
 use gs_eval::random::unit;
 use gs_eval::{Evaluator, Executor, InMemory, Materializer, Tensor, TensorSpec};
@@ -194,6 +195,47 @@ fn quantisers_begin_late() {
     assert_ne!(plain[0], quantised[0]);
     let ranges = train(&mut with_step(&late, 10), 2, &["stem_relu.range"]);
     assert_ne!(ranges[0], ranges[1]);
+}
+
+/// Statistics measured anew are those of the values that are normalised, with quantised weights, whatever they were.
+#[test]
+fn recalibration_measures_what_is_normalised() {
+    let mut module = applied(&algorithm("weight = { bits = 2 }"));
+    let data = InMemory::new(vec![("x".to_owned(), images(20))]).expect("data");
+    let options = RecalibrateOptions { batches: 50, batch: 8 };
+    let report = recalibrate_bn(&mut module, &Evaluator::new(), &data, &options, &mut |_, _| true);
+    assert_eq!(report.expect("a run"), RecalibrateReport { norms: 2, samples: 16 });
+    let main = module.main().expect("a graph");
+    let stem = module.ops_in(main).find(|&op| module.is(op, "conv")).expect("a layer");
+    let tap = [module.op(stem).result()];
+    let mut means = [[0.0; 4]; 2];
+    let mut vars = [[0.0; 4]; 2];
+    for (batch, (means, vars)) in means.iter_mut().zip(&mut vars).enumerate() {
+        let rows: Vec<f32> =
+            images(20).as_f32().expect("f32")[batch * 8 * 108..(batch + 1) * 8 * 108].to_vec();
+        let x = Tensor::f32s([8, 3, 6, 6], rows).expect("images");
+        let run = Evaluator::new().run(&module, main, &[x], &tap).unwrap_or_else(|e| panic!("{e}"));
+        let values = run.taps[0].to_f64s().expect("numbers");
+        for (c, (mean, var)) in means.iter_mut().zip(vars.iter_mut()).enumerate() {
+            let of_c: Vec<f64> = values.chunks(36).skip(c).step_by(4).flatten().copied().collect();
+            let n = of_c.len() as f64;
+            *mean = of_c.iter().sum::<f64>() / n;
+            *var = of_c.iter().map(|v| (v - *mean).powi(2)).sum::<f64>() / (n - 1.0);
+        }
+    }
+    let close = |name: &str, of: &[[f64; 4]; 2]| {
+        let global = module.global_named(name).expect("a global");
+        let found = Materializer::new(&module).tensor(global).expect("contents").to_f64s().expect("numbers");
+        for (c, found) in found.iter().enumerate() {
+            let wanted = (of[0][c] + of[1][c]) / 2.0;
+            assert!((found - wanted).abs() < 1e-5, "@{name}[{c}]: {found} for {wanted}");
+        }
+    };
+    close("stem.mean", &means);
+    close("stem.var", &vars);
+    let few = InMemory::new(vec![("x".to_owned(), images(3))]).expect("data");
+    let error = recalibrate_bn(&mut module, &Evaluator::new(), &few, &options, &mut |_, _| true);
+    assert!(error.expect_err("three samples are no batch").to_string().contains("8 samples"));
 }
 
 /// A factor that a step would make negative is kept above zero, so that it can be folded into a scale.
