@@ -16,6 +16,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("explicit", crate::deploy::EXPLICIT),
     ("pack", crate::deploy::PACK),
     ("lower-ort-cpu", crate::deploy::LOWER_ORT_CPU),
+    ("decode", crate::deploy::DECODE),
     ("qdq-form", crate::deploy::QDQ_FORM),
 ];
 

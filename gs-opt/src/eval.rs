@@ -82,8 +82,11 @@ pub fn run_in_integers(module: &mut Module) -> Outcome<()> {
 }
 
 fn lower(module: &mut Module, target: &str) -> Outcome<()> {
-    if Phase::of(module) == Phase::Frozen {
-        gs_algos::deploy::to_integers(module, target)?;
+    match Phase::of(module) {
+        Phase::Frozen => drop(gs_algos::deploy::to_integers(module, target)?),
+        // A file may hold weights packed, behind nodes that unpack them: once, not at every run.
+        Phase::Deployed | Phase::Float => drop(gs_passes::passes::fold_constants(module)),
+        Phase::Instrumented => {}
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! 2. `qdq` becomes a dequantize of a quantize, and dequantize moves down through data movement (qdq.gsr of
 //!    gs-passes), so that movement runs on integers and pairs meet.
 //! 3. Each region between dequantize and quantize becomes one integer operator (the target's lowering rules).
+//!    Packed weights of layers that stay in float become float constants (decode.gsr).
 //! 4. Quantised weights are folded into derived constants.
 //! 5. For the portable form, integer operators that only one runtime knows are written as quantize, float
 //!    operator and dequantize again (qdq-form.gsr), which that runtime fuses back.
@@ -34,6 +35,8 @@ pub const EXPLICIT: &str = include_str!("explicit.gsr");
 pub const PACK: &str = include_str!("pack.gsr");
 /// The lowering rules of the target `ort-cpu`.
 pub const LOWER_ORT_CPU: &str = include_str!("lower-ort-cpu.gsr");
+/// The rules for packed weights that are read in float.
+pub const DECODE: &str = include_str!("decode.gsr");
 /// The rules of the portable form.
 pub const QDQ_FORM: &str = include_str!("qdq-form.gsr");
 

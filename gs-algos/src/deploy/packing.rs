@@ -6,7 +6,7 @@
 //! bits, and a table turns it into the odd number, which 8 bits hold up to b = 7.
 
 use gs_ir::registry::AttrKind;
-use gs_ir::{Attr, ElemType, Literal};
+use gs_ir::{Attr, ElemType, Literal, ValueId};
 use gs_passes::rules::functions::{Arg, Ctx, Function, Gives, Param, Refusal};
 
 const INT: Gives = Gives::Kind(AttrKind::Int);
@@ -94,6 +94,28 @@ pub(crate) const TABLE: &[Function] = &[
         "the number of elements is a multiple of 4",
         |ctx, args| Ok(count(ctx, &args[0])? % TOGETHER == 0),
     ),
+    Function::condition(
+        "unpacked",
+        &[Param::Value],
+        "the integers are made from packed ones",
+        |ctx, args| {
+            let module = ctx.graph()?.module;
+            let mut value = args[0].value()?;
+            let bytes = |v: ValueId| module.type_of(v).as_tensor().filter(|t| t.elem.is_int())?.bytes();
+            let whole = bytes(value).ok_or("they are no integers")?;
+            while let Some(op) = module.producer(value) {
+                // Of a table, the places in it.
+                let from = module.op(op).operand(usize::from(module.is(op, "gather")));
+                let Some((from, size)) = from.and_then(|v| Some((v, bytes(v)?))) else { return Ok(false) };
+                if size < whole {
+                    return Ok(true);
+                }
+                value = from;
+            }
+            Ok(false)
+        },
+    )
+    .on_graphs_only(),
     Function::attr(
         "scale_shape",
         &[Param::Op, Param::Value],

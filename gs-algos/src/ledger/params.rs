@@ -114,12 +114,17 @@ impl Stored {
     }
 }
 
-/// Bytes of a tensor as it is stored: of integers that are made from packed ones, of those.
+/// Bytes of a tensor as it is stored: of numbers that are made from packed integers, of those.
 fn stored_bytes(module: &Module, mut id: GlobalId) -> u64 {
     let mut least = bytes(module, module.global(id));
-    while let Some(from) = made_from(module, id).filter(|&from| is_integer(module, from)) {
+    while let Some(from) = made_from(module, id) {
+        match (is_integer(module, id), is_integer(module, from)) {
+            // Here integers were made from other numbers.
+            (true, false) => break,
+            (_, true) => least = least.min(bytes(module, module.global(from))),
+            (false, false) => {}
+        }
         id = from;
-        least = least.min(bytes(module, module.global(id)));
     }
     least
 }
@@ -162,7 +167,8 @@ fn line(
         found.iter().copied().filter(|&id| is_own(before, global, after.global(id), after)).collect();
     line.into = readers(after, if own.is_empty() { found } else { &own });
     let by = line.into.join("\", \"");
-    let float = own.iter().find(|&&id| !is_integer(after, id));
+    let packed = |id| stored_bytes(after, id) < bytes(after, after.global(id));
+    let float = own.iter().find(|&&id| !is_integer(after, id) && !packed(id));
     match (own.first(), float) {
         (None, _) => {
             line.fate = ParamFate::Folded;
