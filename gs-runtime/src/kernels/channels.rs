@@ -193,8 +193,9 @@ impl Job for Add<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         pieces(self.layout, self.band, |at, n| {
-            for (s, &x) in self.sums.iter_mut().zip(&self.x[at..at + n]) {
-                *s += x;
+            let (sums, x) = (&mut self.sums[..n], &self.x[at..at + n]);
+            for i in 0..n {
+                sums[i] += x[i];
             }
         });
     }
@@ -215,13 +216,12 @@ impl Job for Squares<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         pieces(self.layout, self.band, |at, n| {
-            let x = &self.x[at..at + n];
-            for (((f, s), &m), &x) in
-                self.first.iter_mut().zip(self.squares.iter_mut()).zip(self.means).zip(x)
-            {
-                let d = x - m;
-                *f += d;
-                *s += d * d;
+            let (x, means) = (&self.x[at..at + n], &self.means[..n]);
+            let (first, squares) = (&mut self.first[..n], &mut self.squares[..n]);
+            for i in 0..n {
+                let d = x[i] - means[i];
+                first[i] += d;
+                squares[i] += d * d;
             }
         });
     }

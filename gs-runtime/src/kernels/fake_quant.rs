@@ -102,6 +102,44 @@ pub fn widen(range: &mut [f32; 2], [low, high]: [f32; 2]) {
     range[1] = if high > range[1] { high } else { range[1] };
 }
 
+/// The least and the greatest elements so far, in lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Extremes {
+    low: [f32; LANES],
+    high: [f32; LANES],
+}
+
+const LANES: usize = 32;
+
+impl Extremes {
+    pub(super) const NONE: Extremes =
+        Extremes { low: [f32::INFINITY; LANES], high: [f32::NEG_INFINITY; LANES] };
+
+    #[inline(always)]
+    pub(super) fn take(&mut self, x: &[f32]) {
+        let (mut low, mut high) = (self.low, self.high);
+        let (whole, rest) = x.as_chunks::<LANES>();
+        for x in whole {
+            for i in 0..LANES {
+                low[i] = if x[i] < low[i] { x[i] } else { low[i] };
+                high[i] = if x[i] > high[i] { x[i] } else { high[i] };
+            }
+        }
+        for (i, &x) in rest.iter().enumerate() {
+            low[i] = if x < low[i] { x } else { low[i] };
+            high[i] = if x > high[i] { x } else { high[i] };
+        }
+        (self.low, self.high) = (low, high);
+    }
+
+    /// The lowest and the highest; zeros have one sign, whatever their order was.
+    pub(super) fn range(&self) -> [f32; 2] {
+        let mut range = [f32::INFINITY, f32::NEG_INFINITY];
+        self.low.iter().zip(&self.high).for_each(|(&low, &high)| widen(&mut range, [low, high]));
+        range.map(|v| v + 0.0)
+    }
+}
+
 struct RangeOf<'a> {
     x: &'a [f32],
 }
@@ -111,20 +149,9 @@ impl Job for RangeOf<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> [f32; 2] {
-        const LANES: usize = 32;
-        let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-        let (whole, rest) = self.x.as_chunks::<LANES>();
-        let mut take = |x: &[f32]| {
-            for ((&v, low), high) in x.iter().zip(&mut low).zip(&mut high) {
-                *low = if v < *low { v } else { *low };
-                *high = if v > *high { v } else { *high };
-            }
-        };
-        whole.iter().for_each(|x| take(x));
-        take(rest);
-        let least = |m: f32, v: &f32| if *v < m { *v } else { m };
-        let most = |m: f32, v: &f32| if *v > m { *v } else { m };
-        [low.iter().fold(f32::INFINITY, least) + 0.0, high.iter().fold(f32::NEG_INFINITY, most) + 0.0]
+        let mut seen = Extremes::NONE;
+        seen.take(self.x);
+        seen.range()
     }
 }
 

@@ -5,7 +5,7 @@ use super::channels::{Band, check, check_bands, pieces};
 use super::conv_f32::Clip;
 use super::elementwise::clipped;
 use super::error::{KernelError, check_len};
-use super::fake_quant::FakeQuant;
+use super::fake_quant::{Extremes, FakeQuant, widen};
 use super::isa::{Job, Kernels};
 use super::shape::ImageLayout;
 use super::simd::Simd;
@@ -45,33 +45,35 @@ impl ChannelSum<'_> {
     /// The sum at `n` elements from `at` on, which a band covers.
     #[inline(always)]
     fn piece(&self, at: usize, n: usize, y: &mut [f32]) {
-        let (clip, a) = (self.clip, &self.a.x[at..at + n]);
+        let (clip, a, y) = (self.clip, &self.a.x[at..at + n], &mut y[..n]);
         match (self.a.affine, self.b) {
             (None, None) => {
-                for (y, &a) in y.iter_mut().zip(a) {
-                    *y = clipped(a, clip);
+                for i in 0..n {
+                    y[i] = clipped(a[i], clip);
                 }
             }
-            (Some((scale, shift)), None) => {
-                for (((y, &a), &s), &t) in y.iter_mut().zip(a).zip(scale).zip(shift) {
-                    *y = clipped(a * s + t, clip);
+            (Some((s, t)), None) => {
+                let (s, t) = (&s[..n], &t[..n]);
+                for i in 0..n {
+                    y[i] = clipped(a[i] * s[i] + t[i], clip);
                 }
             }
             (None, Some(Term { x, affine: None })) => {
-                for ((y, &a), &b) in y.iter_mut().zip(a).zip(&x[at..at + n]) {
-                    *y = clipped(a + b, clip);
+                let b = &x[at..at + n];
+                for i in 0..n {
+                    y[i] = clipped(a[i] + b[i], clip);
                 }
             }
-            (Some((scale, shift)), Some(Term { x, affine: None }))
-            | (None, Some(Term { x, affine: Some((scale, shift)) })) => {
-                let x = &x[at..at + n];
+            (Some((s, t)), Some(Term { x, affine: None }))
+            | (None, Some(Term { x, affine: Some((s, t)) })) => {
+                let (x, s, t) = (&x[at..at + n], &s[..n], &t[..n]);
                 let (a, b) = if self.a.affine.is_some() { (a, x) } else { (x, a) };
-                for ((((y, &a), &b), &s), &t) in y.iter_mut().zip(a).zip(b).zip(scale).zip(shift) {
-                    *y = clipped(a * s + t + b, clip);
+                for i in 0..n {
+                    y[i] = clipped(a[i] * s[i] + t[i] + b[i], clip);
                 }
             }
             (Some((s1, t1)), Some(Term { x, affine: Some((s2, t2)) })) => {
-                let (b, y) = (&x[at..at + n], &mut y[..n]);
+                let b = &x[at..at + n];
                 let (s1, t1, s2, t2) = (&s1[..n], &t1[..n], &s2[..n], &t2[..n]);
                 for i in 0..n {
                     y[i] = clipped((a[i] * s1[i] + t1[i]) + (b[i] * s2[i] + t2[i]), clip);
@@ -159,15 +161,10 @@ pub fn sum_quantised(
         Keep::Value(v) => check_len("kept", layout.len(), v.len())?,
         Keep::Gate { gate, .. } => check_len("gate", layout.len(), gate.len())?,
     }
-    let (values, seen) = scratch.get::<f32>(3 * band.len()).split_at_mut(band.len());
-    let (low, high) = seen.split_at_mut(band.len());
-    low.fill(f32::INFINITY);
-    high.fill(f32::NEG_INFINITY);
-    let range = out.range;
-    kernels.run(SumQuantised { layout, band, sum, grid, values, low, high, y: out.y, keep: out.keep });
-    // So that a zero has one sign, whatever the order.
-    range[0] = low.iter().fold(range[0], |m, &v| if v < m { v } else { m }) + 0.0;
-    range[1] = high.iter().fold(range[1], |m, &v| if v > m { v } else { m }) + 0.0;
+    let values = scratch.get::<f32>(band.len());
+    let mut seen = Extremes::NONE;
+    kernels.run(SumQuantised { layout, band, sum, grid, values, seen: &mut seen, y: out.y, keep: out.keep });
+    widen(out.range, seen.range());
     Ok(())
 }
 
@@ -177,8 +174,7 @@ struct SumQuantised<'a> {
     sum: &'a ChannelSum<'a>,
     grid: FakeQuant,
     values: &'a mut [f32],
-    low: &'a mut [f32],
-    high: &'a mut [f32],
+    seen: &'a mut Extremes,
     y: &'a mut [f32],
     keep: Keep<'a>,
 }
@@ -188,26 +184,26 @@ impl Job for SumQuantised<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
+        let mut seen = *self.seen;
         pieces(self.layout, self.band, |at, n| {
             let (values, y) = (&mut self.values[..n], &mut self.y[at..at + n]);
             self.sum.piece(at, n, values);
-            let (low, high) = (&mut self.low[..n], &mut self.high[..n]);
-            for (((y, &v), low), high) in y.iter_mut().zip(&*values).zip(low).zip(high) {
-                *low = if v < *low { v } else { *low };
-                *high = if v > *high { v } else { *high };
-                *y = self.grid.round(v);
+            seen.take(values);
+            for i in 0..n {
+                y[i] = self.grid.round(values[i]);
             }
             match &mut self.keep {
                 Keep::Nothing => {}
                 Keep::Value(kept) => kept[at..at + n].copy_from_slice(values),
                 Keep::Gate { gate, positive } => {
-                    let (least, most) = (self.grid.min, self.grid.max);
+                    let (gate, grid) = (&mut gate[at..at + n], self.grid);
                     let above = if *positive { 0.0 } else { f32::NEG_INFINITY };
-                    for (g, &v) in gate[at..at + n].iter_mut().zip(&*values) {
-                        *g = u8::from((v >= least) & (v <= most) & (v > above));
+                    for i in 0..n {
+                        gate[i] = u8::from(grid.passes(values[i]) & (values[i] > above));
                     }
                 }
             }
         });
+        *self.seen = seen;
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Builder<'b, 'm> {
     /// Globals that the graph stores to.
     updated: FxHashSet<GlobalId>,
     /// Where each operation stands.
-    place: FxHashMap<OpId, usize>,
+    pub(super) place: FxHashMap<OpId, usize>,
     pub(super) values: Vec<BatchValue>,
     pub(super) batch_of: FxHashMap<ValueId, Batch>,
     pub(super) homes: Vec<Held>,
@@ -65,8 +65,10 @@ pub(super) struct Builder<'b, 'm> {
     pub(super) open_grads: FxHashMap<ValueId, OpenGrad>,
     /// What was kept of values that were rounded as they were made.
     pub(super) kept: FxHashMap<ValueId, Kept>,
-    /// The open sum whose range a value is.
+    /// The value whose range a value is that is not made yet.
     pub(super) watching: FxHashMap<ValueId, ValueId>,
+    /// Who watches the range of a value that is there already, until it is rounded.
+    pub(super) waiting: FxHashMap<ValueId, Watch>,
     /// The grids of ranges, by the kind of codes.
     pub(super) grids: FxHashMap<(Home, u32, [bool; 3]), Home>,
     bands: FxHashMap<Home, Home>,
@@ -99,6 +101,7 @@ impl<'b, 'm> Builder<'b, 'm> {
             open_grads: FxHashMap::default(),
             kept: FxHashMap::default(),
             watching: FxHashMap::default(),
+            waiting: FxHashMap::default(),
             grids: FxHashMap::default(),
             bands: FxHashMap::default(),
         };
@@ -350,6 +353,8 @@ impl<'b, 'm> Builder<'b, 'm> {
         if let Some(sum) = self.open.remove(&value) {
             // Values of open sums have slots: that was looked up when they were opened.
             let _ = self.close_sum(value, sum);
+        } else if let Some(watch) = self.waiting.remove(&value) {
+            let _ = self.watch_all(&[watch], value);
         }
     }
 

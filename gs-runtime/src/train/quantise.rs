@@ -190,10 +190,11 @@ impl Builder<'_, '_> {
 
     fn round(&mut self, op: OpId, x: ValueId, y: ValueId, grid: Home) -> Found {
         let Some(sum) = self.open.remove(&x) else {
-            let sum = OpenSum::new(op, vec![(self.read_batch(x)?, None)], NO_CLIP);
+            let watch = self.waiting.remove(&x).into_iter().collect();
+            let sum = OpenSum { watch, ..OpenSum::new(op, vec![(self.read_batch(x)?, None)], NO_CLIP) };
             let write = self.make_batch(y)?;
             self.push_sum(&sum, Some((Rounded::Only, grid)), write, None);
-            return Some(());
+            return sum.watch.iter().try_for_each(|watch| self.push_ranges(*watch));
         };
         let (rounded, kept) = match self.readers(op, x, sum.clip == RELU) {
             Readers::Nobody => (Rounded::Only, None),
@@ -207,10 +208,7 @@ impl Builder<'_, '_> {
         };
         let write = self.make_batch(y)?;
         self.push_sum(&sum, Some((rounded, grid)), write, kept);
-        for watch in &sum.watch {
-            self.push_ranges(*watch);
-        }
-        Some(())
+        sum.watch.iter().try_for_each(|watch| self.push_ranges(*watch))
     }
 
     /// The new range of what watched a sum while it was made.
@@ -251,17 +249,34 @@ impl Builder<'_, '_> {
         }
         self.read_home(range)?;
         let watch = Watch { op, part: self.new_part(Gathered::Range) };
-        match self.open.get_mut(&x) {
+        let later = !self.waiting.contains_key(&x) && self.will_be_rounded(op, x);
+        let first = match self.open.get_mut(&x) {
             Some(sum) if sum.watch.is_empty() => {
                 sum.watch.push(watch);
-                self.watching.insert(new, x);
-                Ok(Some(()))
+                true
             }
-            _ => {
-                let found = self.read_batch(x).and_then(|_| self.watch_all(&[watch], x));
-                Ok(found)
+            // What is there already is looked at when it is rounded.
+            None if later => {
+                self.waiting.insert(x, watch);
+                true
             }
+            _ => false,
+        };
+        if first {
+            self.watching.insert(new, x);
+            return Ok(Some(()));
         }
+        let found = self.read_batch(x).and_then(|_| self.watch_all(&[watch], x));
+        Ok(found)
+    }
+
+    /// Whether a quantiser with one grid comes behind an operation.
+    fn will_be_rounded(&self, op: OpId, x: ValueId) -> bool {
+        self.module.user_ops(x).into_iter().any(|user| {
+            self.module.is(user, "fake_quant")
+                && self.is_plain_quantiser(user)
+                && self.place.get(&user) > self.place.get(&op)
+        })
     }
 
     pub(super) fn fake_quant_grad(&mut self, op: OpId) -> Result<Found, ExecError> {

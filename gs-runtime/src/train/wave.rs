@@ -308,8 +308,9 @@ impl Call<'_, '_> {
         let centre = |i: usize| if frozen { f64::from(old_mean[i]) } else { sum.mean[i] };
         let var = |i: usize| if frozen { f64::from(old_var[i]) } else { sum.squares[i] / n.max(1.0) };
         let deviation = |i: usize| 1.0 / (var(i) + epsilon).sqrt();
-        let running =
-            |old: f32, new: f64| if frozen { old } else { (keep * f64::from(old) + (1.0 - keep) * new) as f32 };
+        let running = |old: f32, new: f64| {
+            if frozen { old } else { (keep * f64::from(old) + (1.0 - keep) * new) as f32 }
+        };
         fill(new_mean, |i| running(old_mean[i], sum.mean[i]))?;
         fill(new_var, |i| running(old_var[i], var(i) * unbiased))?;
         fill(mean, |i| centre(i) as f32)?;
