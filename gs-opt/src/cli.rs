@@ -359,6 +359,18 @@ pub enum ScheduleArg {
 pub struct ConvertArgs {
     /// The folder of a training run, or the trained network.
     pub trained: PathBuf,
+    /// Take the weights from here: they were trained elsewhere, under the names of the network's globals.
+    #[arg(long, value_name = "X.safetensors")]
+    pub weights: Option<PathBuf>,
+    /// How integers are written.
+    #[arg(long, value_enum, default_value_t = FormArg::Qdq)]
+    pub format: FormArg,
+    /// Write what became of each operation and parameter here, as JSON; - is standard output.
+    #[arg(long, value_name = "R.json")]
+    pub report: Option<PathBuf>,
+    /// The network before it was changed, which the report compares with (that of the run).
+    #[arg(long, value_name = "NET", requires = "report")]
+    pub float: Option<PathBuf>,
     /// Where to write: .onnx or .gsir.
     #[arg(short, long)]
     pub output: PathBuf,

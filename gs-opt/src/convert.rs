@@ -1,33 +1,125 @@
-//! `gs-opt convert`: the network that is deployed of one that was trained.
+//! `gs-opt convert`: the network that is deployed of one that was trained, here or elsewhere.
 
 use crate::algorithms;
-use crate::cli::ConvertArgs;
+use crate::cli::{ConvertArgs, FormArg};
 use crate::failure::{Failure, Outcome};
-use crate::files;
-use crate::say;
-use crate::train::TRAINED;
-use gs_passes::manager::PassContext;
+use crate::report::{print_ledger, write_report};
+use crate::say::Words;
+use crate::{files, weights};
+use gs_algos::algorithm::freeze_and_deploy;
+use gs_algos::deploy::{Form, to_integers};
+use gs_algos::ledger::{Ledger, name_operations};
+use gs_ir::{Module, Phase};
+use gs_passes::manager::{PassContext, PassReport};
 use gs_passes::training::drop_training;
+use gs_text::output;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// The trained network in the folder of a run.
+pub const TRAINED: &str = "trained.gsir";
+/// The network that a run began with, without its weights.
+pub const BEGAN_WITH: &str = "network.gsir";
+
+/// The target of networks that name none.
+const DEFAULT_TARGET: &str = "ort-cpu";
 
 /// Runs `convert`.
 ///
 /// # Errors
-/// A folder without a trained network, or a network that cannot be converted.
+/// A folder without a trained network, weights that do not fit, or a network that cannot be converted.
 pub fn run(args: &ConvertArgs) -> Outcome<()> {
-    files::check_output(&args.output)?;
+    check(args)?;
     let path = if args.trained.is_dir() { args.trained.join(TRAINED) } else { args.trained.clone() };
+    let before = match &args.report {
+        Some(_) => Some(files::read(&before(args)?)?),
+        None => None,
+    };
     let mut module = files::read(&path)?;
-    match module.meta.algorithm.clone() {
-        Some(text) => {
-            let named = algorithms::named(&text, None)?;
-            named
-                .algorithm
-                .convert(&mut module, &mut PassContext::default())
-                .map_err(|e| Failure::new(format!("{text}: {e}")))?;
-        }
-        None => drop_training(&mut module),
+    if let Some(path) = &args.weights {
+        drop_training(&mut module);
+        weights::load(&mut module, path)?;
     }
+    let mut report = converted(&mut module)?;
+    let target = module.meta.target.clone().unwrap_or_else(|| DEFAULT_TARGET.to_owned());
+    let words = if files::Kind::is_stream(&args.output) || streams(args.report.as_deref()) {
+        Words::Err
+    } else {
+        Words::Out
+    };
+    if let Some(mut before) = before {
+        name_operations(&mut before);
+        let integers = in_integers(&module, &target)?;
+        let ledger = Ledger::of(&before, &integers);
+        print_ledger(&ledger, words);
+        if let Some(path) = &args.report {
+            write_report(path, &ledger, &report, json!({}))?;
+        }
+    }
+    if args.format == FormArg::Qoperator {
+        module = in_integers(&module, &target)?;
+    }
+    report.notes.drain(..).for_each(|note| eprintln!("note: {note}"));
     files::write(&module, &args.output, false)?;
-    say!("wrote {}", args.output.display());
+    words.line(format_args!("wrote {}", args.output.display()));
     Ok(())
+}
+
+fn streams(path: Option<&Path>) -> bool {
+    path.is_some_and(files::Kind::is_stream)
+}
+
+/// Whether what is asked for can be written.
+fn check(args: &ConvertArgs) -> Outcome<()> {
+    files::check_output(&args.output)?;
+    if files::Kind::is_stream(&args.output) && streams(args.report.as_deref()) {
+        return Err(Failure::usage("-o - and --report - both write to standard output")
+            .help("give one of them a file"));
+    }
+    if let Some(report) = args.report.as_deref().filter(|r| !files::Kind::is_stream(r)) {
+        if report == args.output {
+            return Err(
+                Failure::usage("-o and --report name the same file").help("give one of them another name")
+            );
+        }
+        output::check(report)?;
+    }
+    Ok(())
+}
+
+/// The network that the report compares with.
+fn before(args: &ConvertArgs) -> Outcome<PathBuf> {
+    let of_run = args.trained.join(BEGAN_WITH);
+    match &args.float {
+        Some(path) => Ok(path.clone()),
+        None if of_run.exists() => Ok(of_run),
+        None => {
+            Err(Failure::new("--report compares with the network before it was changed, which is not there")
+                .help("--float NET names it"))
+        }
+    }
+}
+
+/// The algorithm of the module's header converts it; without one, what its operators need is done.
+fn converted(module: &mut Module) -> Outcome<PassReport> {
+    if let Some(text) = module.meta.algorithm.clone() {
+        let named = algorithms::named(&text, None)?;
+        let done = named.algorithm.convert(module, &mut PassContext::default());
+        return done.map_err(|e| Failure::new(format!("{text}: {e}")));
+    }
+    if Phase::of(module) == Phase::Instrumented {
+        return freeze_and_deploy(module, DEFAULT_TARGET, Form::default())
+            .map_err(|e| Failure::new(e.to_string()));
+    }
+    drop_training(module);
+    Ok(PassReport::default())
+}
+
+/// The network with integer operators, as far as it has any.
+fn in_integers(module: &Module, target: &str) -> Outcome<Module> {
+    let mut integers = module.clone();
+    if Phase::of(&integers) == Phase::Frozen {
+        to_integers(&mut integers, target)?;
+    }
+    Ok(integers)
 }

@@ -272,6 +272,16 @@ fn write_text(module: &Module, out: &mut dyn Write, brief: bool) -> io::Result<(
     gs_text::write_module(module, &text_options(brief), out)
 }
 
+/// Writes a network without its weights as text, with all that is known of where its operations come from.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_form(module: &Module, path: &Path) -> Outcome<()> {
+    let options = PrintOptions { weights: Weights::None, ..PrintOptions::default() };
+    atomic_write(path, |out: &mut dyn Write| gs_text::write_module(module, &options, out).map_err(at(path)))?;
+    Ok(())
+}
+
 /// A module as text, for showing.
 pub fn text(module: &Module, brief: bool) -> String {
     gs_text::print_to_string(module, &text_options(brief))

@@ -18,6 +18,8 @@ pub mod manual;
 pub mod passes;
 pub mod progress;
 pub mod quantize;
+pub mod report;
 pub mod say;
 pub mod source;
 pub mod train;
+pub mod weights;

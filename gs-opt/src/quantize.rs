@@ -5,18 +5,18 @@ use crate::eval::{run_in_integers, score};
 use crate::failure::{Failure, Outcome};
 use crate::passes::registry;
 use crate::progress::Progress;
-use crate::say::{self, Words};
+use crate::report::{print_ledger, write_report};
+use crate::say::Words;
 use crate::source::Samples;
 use crate::{executor, files};
 use gs_algos::deploy::Lowering;
-use gs_algos::ledger::{Fate, Ledger, ParamFate, Params, name_operations};
+use gs_algos::ledger::{Ledger, name_operations};
 use gs_eval::{DataSource, Executor, Tensor};
 use gs_ir::{Module, Phase};
 use gs_passes::manager::{PassContext, PassManager, PassReport, Pipeline, Remark, Step};
 use gs_text::output;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::Path;
 
 /// Samples on which the outputs before and after are compared.
@@ -91,7 +91,8 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     let words = if documents { Words::Err } else { Words::Out };
     print_ledger(&ledger, words);
     if let Some(path) = &args.report {
-        write_report(path, &ledger, &report, &ratio)?;
+        let ratio: Map<String, Value> = ratio.iter().map(|(n, r)| (n.clone(), json!(r))).collect();
+        write_report(path, &ledger, &report, json!({ "signal_to_noise_db": ratio }))?;
     }
     if let Some(wanted) = args.require_coverage.filter(|w| ledger.coverage() < *w) {
         return Err(Failure::new(format!(
@@ -219,72 +220,6 @@ fn compared(module: &Module, samples: usize) -> usize {
     let batch = module.main().and_then(|main| gs_eval::fixed_batch(module, main)).unwrap_or(1);
     let most = COMPARED.max(batch).min(samples);
     most - most % batch
-}
-
-fn print_ledger(ledger: &Ledger, words: Words) {
-    let counted = [
-        (Fate::Integer, "compute in integers"),
-        (Fate::Moved, "move integers"),
-        (Fate::Absorbed, "became part of another"),
-        (Fate::Folded, "were folded into weights"),
-        (Fate::Removed, "were removed"),
-        (Fate::Kept, "stay in float"),
-        (Fate::Lost, "are not accounted for"),
-    ];
-    words.line(format_args!("{} operations:", ledger.lines.len()));
-    for (fate, what) in counted {
-        let n = ledger.count(fate);
-        if n > 0 {
-            words.line(format_args!("  {n:>5} {what}"));
-        }
-    }
-    for line in ledger.lines.iter().filter(|l| matches!(l.fate, Fate::Kept | Fate::Lost)) {
-        words.line(format_args!("  kept: {} \"{}\": {}", line.op, line.name, line.reason));
-    }
-    words.line(format_args!(
-        "multiply-adds in integers: {:.2} %  ({} of {})",
-        100.0 * ledger.coverage(),
-        ledger.integer_multiply_adds,
-        ledger.multiply_adds
-    ));
-    print_parameters(&ledger.params, words);
-}
-
-fn print_parameters(params: &Params, out: Words) {
-    let counted = [
-        (ParamFate::Quantised, "quantised"),
-        (ParamFate::Folded, "folded into others"),
-        (ParamFate::Kept, "as they were"),
-        (ParamFate::Gone, "not needed any more"),
-    ];
-    let counted = counted.map(|(fate, words)| (params.count(fate), words));
-    let words: Vec<String> =
-        counted.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
-    out.line(format_args!(
-        "parameters: {}; {:.2} % of their bytes are quantised",
-        words.join(", "),
-        100.0 * params.quantised_bytes as f64 / params.bytes.max(1) as f64
-    ));
-}
-
-fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, ratio: &[(String, f64)]) -> Outcome<()> {
-    let counters: Map<String, Value> = report.counters.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
-    let ratio: Map<String, Value> = ratio.iter().map(|(n, r)| (n.clone(), json!(r))).collect();
-    let object = json!({
-        "coverage": ledger.coverage(),
-        "ledger": ledger,
-        "counters": counters,
-        "notes": report.notes,
-        "signal_to_noise_db": ratio,
-    });
-    let text = serde_json::to_string_pretty(&object)?;
-    if files::Kind::is_stream(path) {
-        return say::stream(|out| writeln!(out, "{text}"));
-    }
-    output::atomic_write(path, |out: &mut dyn Write| {
-        writeln!(out, "{text}").map_err(|source| output::OutputError { path: path.to_owned(), source })
-    })?;
-    Ok(())
 }
 
 fn print_result(args: &QuantizeArgs, ratio: &[(String, f64)], words: Words) {

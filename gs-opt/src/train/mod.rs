@@ -8,6 +8,7 @@ mod saved;
 
 use crate::algorithms::{self, Named};
 use crate::cli::TrainArgs;
+use crate::convert::{BEGAN_WITH, TRAINED};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::say;
@@ -28,9 +29,6 @@ use std::time::{Duration, Instant};
 
 /// Checkpoints are at least so far apart, but for the last.
 const BETWEEN_SAVES: Duration = Duration::from_secs(60);
-
-/// The trained network in the folder of a run.
-pub const TRAINED: &str = "trained.gsir";
 
 /// Runs `train`.
 ///
@@ -53,6 +51,7 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
     }
     let from = saved::load(&args.output, args.resume)?;
     let engine = Arc::new(TrainEngine::make(args.engine, args.threads)?);
+    let began_with = module.clone();
     let mut progress = Progress::new();
     prepare::prepare(
         args,
@@ -71,6 +70,8 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         callbacks.push(Box::new(HeldOut { engine: engine.clone(), samples: samples.clone() }));
     }
     make_folder(&args.output)?;
+    files::write_form(&began_with, &args.output.join(BEGAN_WITH))?;
+    drop(began_with);
     let mut log = Log::open(&args.output, from.as_ref().map(|c| c.step), args.batch)?;
     let began = Instant::now();
     train(args, &engine, callbacks, &mut module, &samples, from.as_ref(), &mut log)?;

@@ -7,6 +7,7 @@ use crate::passes;
 use crate::progress::Progress;
 use crate::source::Samples;
 use gs_algos::algorithm::RunLength;
+use gs_algos::quantisers::fake_quants;
 use gs_eval::{DataSource, Executor};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassError, PassManager, Pipeline};
@@ -52,7 +53,10 @@ pub(super) fn prepare(
         run(&Pipeline::parse("canonicalize")?, module, &mut context)?;
         algorithm.apply(module, &mut context).map_err(|e| failed(text, e))?;
         module.meta.algorithm = Some(text.clone());
-        run(&Pipeline::parse("calibrate{data=calib}")?, module, &mut context)?;
+        // Ranges; what an algorithm learns in their place it has chosen itself.
+        if fake_quants(module).is_ok_and(|all| !all.is_empty()) {
+            run(&Pipeline::parse("calibrate{data=calib}")?, module, &mut context)?;
+        }
     }
     let length = length(args, samples);
     let kind = if labels { "cross_entropy" } else { "none" };

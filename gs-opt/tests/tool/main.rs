@@ -2,6 +2,7 @@
 //! must succeed.
 #![allow(clippy::print_stderr, unreachable_pub)]
 
+mod convert;
 mod harness;
 mod networks;
 mod outputs;
