@@ -32,6 +32,7 @@ pub enum Command {
     /// Run a network over a data set: accuracy, speed, outputs.
     Eval(EvalArgs),
     /// Train a network, with a compression algorithm or without.
+    #[cfg(feature = "runtime")]
     Train(TrainArgs),
     /// Make the network to deploy of one that was trained.
     Convert(ConvertArgs),
@@ -225,7 +226,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub preprocess: PreprocessArgs,
     /// What runs the network.
-    #[arg(long, value_enum, default_value_t = Engine::Fast)]
+    #[arg(long, value_enum, default_value_t = Engine::best())]
     pub engine: Engine,
     /// The target in whose arithmetic integers are computed: a name or a .toml file (what the network was made for).
     #[arg(long, value_name = "TARGET")]
@@ -245,6 +246,7 @@ pub struct EvalArgs {
 }
 
 /// Training.
+#[cfg(feature = "runtime")]
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// The network (.onnx or .gsir).
@@ -314,7 +316,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// What runs the steps.
-    #[arg(long, value_enum, default_value_t = Engine::Fast)]
+    #[arg(long, value_enum, default_value_t = Engine::best())]
     pub engine: Engine,
     /// Threads (all processors). Their number does not change the result.
     #[arg(long, value_name = "N")]
@@ -331,6 +333,7 @@ pub struct TrainArgs {
 }
 
 /// How parameters are changed.
+#[cfg(feature = "runtime")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OptimiserArg {
     /// Stochastic gradient descent with momentum.
@@ -340,6 +343,7 @@ pub enum OptimiserArg {
 }
 
 /// How the learning rate changes over a run.
+#[cfg(feature = "runtime")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ScheduleArg {
     /// Not at all.
@@ -380,9 +384,20 @@ pub struct ConvertArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// The planned executor with kernels for this processor.
+    #[cfg(feature = "runtime")]
     Fast,
     /// The reference evaluator: clear loops.
     Reference,
+}
+
+impl Engine {
+    /// The fastest that was built in.
+    pub fn best() -> Self {
+        #[cfg(feature = "runtime")]
+        return Engine::Fast;
+        #[cfg(not(feature = "runtime"))]
+        Engine::Reference
+    }
 }
 
 /// Looking things up.

@@ -4,6 +4,7 @@ use crate::cli::{Engine, RunningArgs};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{Arithmetic, Evaluator, Executor};
 use gs_ir::{Module, Phase};
+#[cfg(feature = "runtime")]
 use gs_runtime::Runtime;
 
 /// Most elements of a tensor in the reference evaluator.
@@ -16,6 +17,7 @@ fn evaluator(running: RunningArgs) -> Evaluator {
 /// What runs networks, as far as it decides their last bits.
 pub fn name(engine: Engine) -> &'static str {
     match engine {
+        #[cfg(feature = "runtime")]
         Engine::Fast => gs_runtime::kernels::Kernels::detect().isa().name(),
         Engine::Reference => "reference",
     }
@@ -30,6 +32,7 @@ pub fn make(engine: Engine, running: RunningArgs) -> Outcome<Box<dyn Executor>> 
         return Err(Failure::usage("--threads 0: at least one thread is needed"));
     }
     Ok(match engine {
+        #[cfg(feature = "runtime")]
         Engine::Fast => Box::new(Runtime::new(running.threads)?.with_limits(MAX_ELEMENTS, running.max_steps)),
         Engine::Reference => Box::new(evaluator(running)),
     })
@@ -51,7 +54,9 @@ pub fn for_module(
     let arithmetic = gs_algos::targets::find(target)?.arithmetic();
     match engine {
         Engine::Reference => Ok(Box::new(evaluator(running).with_arithmetic(arithmetic))),
+        #[cfg(feature = "runtime")]
         Engine::Fast if arithmetic == Arithmetic::ONNX_RUNTIME_CPU => make(engine, running),
+        #[cfg(feature = "runtime")]
         Engine::Fast => {
             Err(Failure::new(format!(
                 "the fast engine computes integers as ONNX Runtime does; target `{target}` computes them otherwise"
@@ -67,7 +72,7 @@ pub fn for_module(
 /// As [`make`].
 pub fn fastest(running: RunningArgs, arithmetic: Arithmetic) -> Outcome<Box<dyn Executor>> {
     if arithmetic == Arithmetic::ONNX_RUNTIME_CPU {
-        return make(Engine::Fast, running);
+        return make(Engine::best(), running);
     }
     Ok(Box::new(evaluator(running).with_arithmetic(arithmetic)))
 }

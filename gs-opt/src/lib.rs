@@ -1,7 +1,8 @@
 //! The command-line tool of Golden Stick: reading and writing files, data sets, and what is shown of a run.
 //! The compiler itself is in the crates below; nothing here decides how a network is rewritten.
 //!
-//! This is the one crate that prints.
+//! This is the one crate that prints. Without the feature `runtime` it has no training, and the reference evaluator
+//! runs networks.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod algorithms;
@@ -21,5 +22,6 @@ pub mod quantize;
 pub mod report;
 pub mod say;
 pub mod source;
+#[cfg(feature = "runtime")]
 pub mod train;
 pub mod weights;

@@ -4,7 +4,7 @@
 use clap::Parser;
 use gs_opt::cli::{Cli, Command};
 use gs_opt::failure::Outcome;
-use gs_opt::{convert, eval, explain, lookup, manual, passes, quantize, train};
+use gs_opt::{convert, eval, explain, lookup, manual, passes, quantize};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -24,7 +24,8 @@ fn run(cli: &Cli) -> Outcome<()> {
         None => passes::run(&cli.passes),
         Some(Command::Quantize(args)) => quantize::run(args),
         Some(Command::Eval(args)) => eval::run(args),
-        Some(Command::Train(args)) => train::run(args),
+        #[cfg(feature = "runtime")]
+        Some(Command::Train(args)) => gs_opt::train::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Passes(args)) => lookup::passes(args),
         Some(Command::Ops(args)) => lookup::ops(args),

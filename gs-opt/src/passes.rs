@@ -49,7 +49,7 @@ pub fn run(args: &PassArgs) -> Outcome<()> {
     }
     let mut module = files::read(file)?;
     let sources = open_sources(args, &module)?;
-    let executor = executor::make(Engine::Fast, args.running)?;
+    let executor = executor::make(Engine::best(), args.running)?;
     let mut show = Show::new(&args.show);
     let mut remarks = Vec::new();
     let mut sink = |remark: Remark| remarks.push(remark);

@@ -58,7 +58,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     // Text may leave source names out; without them the ledger could not say what became of an operation.
     name_operations(&mut float);
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &float)?;
-    let executor = executor::make(Engine::Fast, args.running)?;
+    let executor = executor::make(Engine::best(), args.running)?;
     let mut progress = Progress::new();
 
     let mut module = float.clone();

@@ -1,18 +1,17 @@
 //! Data sets as the passes see them: batches of named tensors.
 
 use crate::cli::PreprocessArgs;
-use crate::data::{DType, Dataset, NamedArray, Picture, Preprocess, Wanted};
+use crate::data::{DType, Dataset, NamedArray, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
 use gs_eval::{DataError, DataSource, Field, Tensor};
 use gs_ir::{Dim, ElemType, Literal, Module};
-use gs_runtime::trainer::{Fnv, Pick, TrainingData};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// A data set for a network.
 pub struct Samples {
-    dataset: Arc<Dataset>,
-    limit: usize,
+    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) limit: usize,
     /// The name of the network's only input: that of a data set's only array, whatever it is called.
     input: Option<String>,
 }
@@ -183,48 +182,6 @@ impl DataSource for Samples {
     }
 }
 
-impl TrainingData for Samples {
-    fn len(&self) -> usize {
-        self.limit
-    }
-
-    fn gather(&self, picks: &[Pick]) -> Result<Vec<Field>, DataError> {
-        let source = |e: crate::data::DataError| DataError::Source(e.to_string());
-        let pictures: Vec<Picture> = picks
-            .iter()
-            .map(|p| Picture { index: p.index, down: p.down, right: p.right, mirror: p.mirror })
-            .collect();
-        let arrays = self.dataset.gather_moved(&pictures).map_err(source)?;
-        let mut fields: Vec<Field> = arrays.into_iter().map(|a| self.field(a)).collect::<Result<_, _>>()?;
-        if !self.dataset.has_labels() {
-            return Ok(fields);
-        }
-        let labels: Vec<i128> = picks
-            .iter()
-            .map(|p| self.dataset.label(p.index).map(i128::from))
-            .collect::<Result<_, _>>()
-            .map_err(source)?;
-        fields.push(("labels".to_owned(), Tensor::from_ints(ElemType::I64, [labels.len()], &labels)?));
-        Ok(fields)
-    }
-
-    /// Of the name, the number, and samples here and there with their labels.
-    fn fingerprint(&self) -> u64 {
-        let mut hash = Fnv::new();
-        hash.add(&self.limit.to_le_bytes());
-        let step = self.limit.div_ceil(FINGERPRINTED).max(1);
-        let seen: Vec<usize> = (0..self.limit).step_by(step).collect();
-        if let Ok(arrays) = self.dataset.gather(&seen) {
-            arrays.iter().for_each(|a| hash.add(&a.bytes));
-        }
-        seen.iter().filter_map(|&i| self.dataset.label(i).ok()).for_each(|l| hash.add(&l.to_le_bytes()));
-        hash.value()
-    }
-}
-
-/// Samples that the fingerprint of a data set is of.
-const FINGERPRINTED: usize = 64;
-
 impl Samples {
     /// Keeps all pictures at hand, since training reads them in random order.
     pub fn for_training(self) -> Self {
@@ -232,7 +189,7 @@ impl Samples {
         self
     }
 
-    fn field(&self, array: NamedArray) -> Result<Field, DataError> {
+    pub(crate) fn field(&self, array: NamedArray) -> Result<Field, DataError> {
         let name = self.name_of(array.name.as_deref()).to_owned();
         let dims: Vec<i64> = array.shape.iter().map(|&d| d as i64).collect();
         let literal = Literal::new(elem_of(array.dtype), dims, array.bytes);

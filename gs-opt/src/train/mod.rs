@@ -1,5 +1,6 @@
 //! `gs-opt train`: a network is trained, with an algorithm or in float.
 
+mod data;
 mod engine;
 mod held_out;
 mod log;
