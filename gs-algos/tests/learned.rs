@@ -282,9 +282,10 @@ fn what_is_deployed_computes_what_training_saw() {
         assert!(!names.iter().any(|n| ["conv", "gemm", "add", "lsq", "fake_quant"].contains(n)), "{names:?}");
         // Biases are rounded to the product of the steps of data and weight, which is coarse where both have few bits:
         // a value near a tie may take the neighbouring code of its layer, and such a code goes far.
-        let most = if text.contains("act_bits=8") { 1.01 } else { 8.01 };
+        let largest = seen.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let most = if text.contains("act_bits=8") { 1.01 * step } else { 0.08 * largest };
         for (a, b) in seen.iter().zip(outputs(&module)) {
-            assert!((a - b).abs() <= step * most, "{text}: {a} in training, {b} deployed, steps of {step}");
+            assert!((a - b).abs() <= most, "{text}: {a} in training, {b} deployed, steps of {step}");
         }
     }
 }
