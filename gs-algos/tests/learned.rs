@@ -309,3 +309,116 @@ fn what_is_deployed_computes_what_training_saw() {
         within(&frozen, &outputs(&module), step, text);
     }
 }
+
+/// Parts of networks between a first and a last layer: globals, and what becomes of `%h : f32[N, 4, 6, 6]`.
+const PATTERNS: &[(&str, &str, &str)] = &[
+    ("conv", CONV, "  %p = conv(%h, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"p\"\n"),
+    ("conv + bias", CONV, "  %p = conv(%h, @w, @b) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"p\"\n"),
+    (
+        "conv + bias + bn",
+        CONV,
+        "  %c = conv(%h, @w, @b) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %p = batch_norm(%c, @gamma, @beta, @mean, @var) : f32[N, 4, 6, 6] from \"p\"\n",
+    ),
+    (
+        "conv + bn + relu",
+        CONV,
+        "  %c = conv(%h, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %n = batch_norm(%c, @gamma, @beta, @mean, @var) : f32[N, 4, 6, 6] from \"n\"\n  \
+         %p = relu(%n) : f32[N, 4, 6, 6] from \"p\"\n",
+    ),
+    (
+        "depthwise + bn",
+        "param @w : f32[4, 1, 3, 3] = uniform(seed 3, -0.6, 0.6)\n",
+        "  %c = conv(%h, @w) {group = 4, pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %p = batch_norm(%c, @gamma, @beta, @mean, @var) : f32[N, 4, 6, 6] from \"p\"\n",
+    ),
+    (
+        "linear",
+        "param @w : f32[5, 144] = uniform(seed 3, -0.1, 0.1)\n",
+        "  %f = flatten(%h) : f32[N, 144] from \"f\"\n  \
+         %l = gemm(%f, @w) {trans_b = true} : f32[N, 5] from \"l\"\n  \
+         %r = relu(%l) : f32[N, 5] from \"r\"\n  \
+         %p = reshape(%r) {shape = [N, 5, 1, 1]} : f32[N, 5, 1, 1] from \"p\"\n",
+    ),
+    (
+        "linear + bn",
+        "param @w : f32[144, 4] = uniform(seed 3, -0.1, 0.1)\n",
+        "  %f = flatten(%h) : f32[N, 144] from \"f\"\n  \
+         %l = gemm(%f, @w, @b) : f32[N, 4] from \"l\"\n  \
+         %r = batch_norm(%l, @gamma, @beta, @mean, @var) : f32[N, 4] from \"r\"\n  \
+         %p = reshape(%r) {shape = [N, 4, 1, 1]} : f32[N, 4, 1, 1] from \"p\"\n",
+    ),
+    (
+        "residual add",
+        CONV,
+        "  %c = conv(%h, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %s = add(%c, %h) : f32[N, 4, 6, 6] from \"s\"\n  %p = relu(%s) : f32[N, 4, 6, 6] from \"p\"\n",
+    ),
+    (
+        "concat",
+        CONV,
+        "  %c = conv(%h, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %r = relu(%c) : f32[N, 4, 6, 6] from \"r\"\n  \
+         %p = concat(%r, %h) {axis = 1} : f32[N, 8, 6, 6] from \"p\"\n",
+    ),
+    (
+        "shared weight",
+        CONV,
+        "  %c = conv(%h, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %r = relu(%c) : f32[N, 4, 6, 6] from \"r\"\n  \
+         %p = conv(%r, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"p\"\n",
+    ),
+    (
+        "negative values",
+        CONV,
+        "  %c = conv(%h, @w, @b) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %p = conv(%c, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"p\"\n",
+    ),
+];
+
+const CONV: &str = "param @w : f32[4, 4, 3, 3] = uniform(seed 3, -0.3, 0.3)\n";
+
+/// The pattern between a first and a last layer.
+fn around(globals: &str, body: &str) -> Module {
+    let channels = body.rsplit(" : f32[N, ").next().and_then(|t| t.split(',').next()).unwrap();
+    let size = body.rsplit(" : f32[N, ").next().and_then(|t| t.split(", ").nth(1)).unwrap();
+    parsed(&format!(
+        "gsir 1\ndims N >= 1\nparam @first : f32[4, 3, 3, 3] = uniform(seed 1, -0.4, 0.4)\n{globals}\
+         param @b : f32[4] = uniform(seed 2, -0.1, 0.1)\nparam @gamma : f32[4] = dense(0.7, -1.2, 1.5, 0.9)\n\
+         param @beta : f32[4] = uniform(seed 9, -0.2, 0.2)\nconst @mean : f32[4] = uniform(seed 10, -0.1, 0.1)\n\
+         const @var : f32[4] = uniform(seed 11, 0.2, 0.4)\n\
+         param @last : f32[3, {channels}, 1, 1] = uniform(seed 12, -0.4, 0.4)\n\
+         graph @main(%image : f32[N, 3, 8, 8]) -> (%y : f32[N, 3, {size}, {size}]) {{\n  \
+         %0 = conv(%image, @first) : f32[N, 4, 6, 6] from \"first\"\n  %h = relu(%0) : f32[N, 4, 6, 6] from \"h\"\n\
+         {body}  %1 = conv(%p, @last) : f32[N, 3, {size}, {size}] from \"last\"\n  return %1\n}}\n"
+    ))
+}
+
+/// Each pattern under each algorithm: the frozen network computes what training saw, integers what is frozen.
+#[test]
+fn every_pattern_is_deployed_as_it_was_trained() {
+    for (name, globals, body) in PATTERNS {
+        for text in
+            ["lsq", "lsq{per_channel=true}", "pact", "slb{bits=2, act_bits=8}", "slb{bits=1, act_bits=4}"]
+        {
+            let what = format!("{name}, {text}");
+            let mut module = around(globals, body);
+            let float = outputs(&module);
+            apply(&mut module, text);
+            let seen = outputs(&module);
+            assert!(seen.iter().any(|v| *v != 0.0) && seen != float, "{what}");
+            freeze(&mut module).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let step = output_step(&module) * 1.01;
+            within(&seen, &outputs(&with_exact_biases(&module)), step, &what);
+            let frozen = outputs(&module);
+            to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{what}: {e}"));
+            let left: Vec<&str> = module.all_ops().iter().map(|op| module.op_name(*op)).collect();
+            assert!(
+                !left.iter().any(|n| ["conv", "gemm", "batch_norm", "qdq"].contains(n)),
+                "{what}: {left:?}"
+            );
+            within(&frozen, &outputs(&module), step, &what);
+        }
+    }
+}
