@@ -90,7 +90,33 @@ fn build() -> Result<Module, gs_ir::InferError> {
         attrs(&[("qmin", 20), ("qmax", 90)], &[]),
     )?;
     output(&mut rw, main, "qdq_odd", "qdq", &[x, scale, zero_i8], odd)?;
+    learned(&mut rw, main, x, [scale, scales])?;
     Ok(module)
+}
+
+/// The quantisers whose parameters are learned.
+fn learned(
+    rw: &mut Rewriter<'_>,
+    main: GraphId,
+    x: ValueId,
+    [scale, scales]: [ValueId; 2],
+) -> Result<(), gs_ir::InferError> {
+    let alpha = constant(rw, "alpha", Literal::f32(1.3));
+    let channels = |bits| attrs(&[("bits", bits), ("axis", 1)], &[]);
+    output(rw, main, "lsq_4", "lsq", &[x, scale], AttrSet::new())?;
+    output(rw, main, "lsq_axis", "lsq", &[x, scales], channels(3).with("signed", Attr::Bool(false)))?;
+    output(rw, main, "pact_4", "pact", &[x, alpha], AttrSet::new())?;
+    output(rw, main, "pact_signed", "pact", &[x, alpha], attrs(&[("bits", 3)], &["signed"]))?;
+    for bits in [1, 2, 7] {
+        output(rw, main, &format!("dorefa_{bits}"), "dorefa", &[x, alpha], attrs(&[("bits", bits)], &[]))?;
+        output(rw, main, &format!("dorefac_{bits}"), "dorefa", &[x, scales], channels(bits))?;
+    }
+    let shape = [rw.type_of(x).dims().and_then(|d| d.first().cloned()).unwrap_or(Dim::Unknown), 3.into()];
+    let shape = shape.into_iter().chain([10.into(), 4.into()]);
+    let shape = AttrSet::new().with("shape", Attr::dims(shape));
+    let logits = rw.emit("reshape", &[x], shape, At::End(main))?;
+    output(rw, main, "slb_2", "slb", &[logits, alpha], AttrSet::new())?;
+    output(rw, main, "slb_axis", "slb", &[logits, scales], attrs(&[("axis", 1)], &[]))
 }
 
 #[expect(clippy::print_stderr, reason = "a command-line program")]

@@ -22,11 +22,16 @@ pub(super) struct Body {
 type Name = String;
 
 impl Body {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { nodes: Vec::new(), names: 0 }
     }
 
-    fn op(&mut self, op: &str, inputs: &[&str], attrs: &[(&str, Attr)]) -> Result<Name, ExportError> {
+    pub(super) fn op(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attrs: &[(&str, Attr)],
+    ) -> Result<Name, ExportError> {
         self.names += 1;
         let name = format!("t{}", self.names);
         self.op_as(&name, op, inputs, attrs)?;
@@ -54,20 +59,20 @@ impl Body {
         Ok(())
     }
 
-    fn constant(&mut self, literal: Literal) -> Result<Name, ExportError> {
+    pub(super) fn constant(&mut self, literal: Literal) -> Result<Name, ExportError> {
         self.op("Constant", &[], &[("value", Attr::Tensor(literal.into()))])
     }
 
-    fn number(&mut self, value: f32) -> Result<Name, ExportError> {
+    pub(super) fn number(&mut self, value: f32) -> Result<Name, ExportError> {
         self.constant(Literal::f32(value))
     }
 
-    fn cast(&mut self, value: &str, to: ElemType) -> Result<Name, ExportError> {
+    pub(super) fn cast(&mut self, value: &str, to: ElemType) -> Result<Name, ExportError> {
         self.op("Cast", &[value], &[("to", Attr::Elem(to))])
     }
 
     /// A value per element of `axis`, with the extents that broadcast it over a tensor of this rank.
-    fn along(&mut self, value: &str, axis: Option<i64>, rank: usize) -> Result<Name, ExportError> {
+    pub(super) fn along(&mut self, value: &str, axis: Option<i64>, rank: usize) -> Result<Name, ExportError> {
         let Some(axis) = axis else { return Ok(value.to_owned()) };
         let at = if axis < 0 { axis + rank as i64 } else { axis };
         let shape: Vec<i64> = (0..rank as i64).map(|i| if i == at { -1 } else { 1 }).collect();
@@ -83,7 +88,7 @@ impl Body {
 }
 
 /// The codes that a quantiser may use.
-fn codes(bits: i64, signed: bool, narrow: bool) -> CodeRange {
+pub(super) fn codes(bits: i64, signed: bool, narrow: bool) -> CodeRange {
     CodeRange::of(bits.clamp(1, 32) as u32, signed, narrow)
 }
 
@@ -174,7 +179,7 @@ fn zero_point_of(
 }
 
 /// `y`: `x` to its code and back, in f32 whatever type `x` has.
-fn round_trip(
+pub(super) fn round_trip(
     b: &mut Body,
     x: &Type,
     scale: &str,
@@ -193,7 +198,7 @@ fn round_trip(
     finish(b, &distance, scale, elem)
 }
 
-fn finish(b: &mut Body, distance: &str, scale: &str, elem: ElemType) -> Result<(), ExportError> {
+pub(super) fn finish(b: &mut Body, distance: &str, scale: &str, elem: ElemType) -> Result<(), ExportError> {
     if elem == ElemType::F32 {
         return b.op_as("y", "Mul", &[distance, scale], &[]);
     }
@@ -272,7 +277,7 @@ fn linear_pair(attrs: &AttrSet, axis: Option<i64>, x: &Type) -> Result<Vec<NodeP
 }
 
 /// All odd numbers of so many bits.
-fn odd_codes(bits: i64) -> CodeRange {
+pub(super) fn odd_codes(bits: i64) -> CodeRange {
     let top = (1i64 << bits.clamp(0, 32)) - 1;
     CodeRange { low: -top, high: top, middle: 0 }
 }
@@ -300,7 +305,7 @@ fn odd_round_trip(
 }
 
 /// The rank of `x`, which only matters where there is an axis.
-fn rank_for(axis: Option<i64>, x: &Type) -> Option<usize> {
+pub(super) fn rank_for(axis: Option<i64>, x: &Type) -> Option<usize> {
     match axis {
         None => Some(0),
         Some(_) => x.dims().map(<[gs_ir::Dim]>::len),

@@ -14,6 +14,7 @@ mod dims;
 mod error;
 mod globals;
 mod graph;
+mod learned;
 mod left_out;
 mod meta;
 mod names;

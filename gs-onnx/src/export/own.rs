@@ -3,7 +3,7 @@
 use gs_ir::{AttrSet, Module, OpDecl, Type, ValueId};
 
 use super::op::Written;
-use super::{ExportError, Exporter, bodies};
+use super::{ExportError, Exporter, bodies, learned};
 use crate::own;
 use crate::proto::{FunctionProto, NodeProto, OperatorSetIdProto};
 
@@ -22,6 +22,10 @@ fn body(
     match decl.name {
         "fake_quant" => bodies::fake_quant(attrs, ty(0)),
         "qdq" => bodies::qdq(attrs, ty(0), ty(2), opset),
+        "lsq" => learned::lsq(attrs, ty(0)),
+        "pact" => learned::pact(attrs, ty(0)),
+        "dorefa" => learned::dorefa(attrs, ty(0), opset),
+        "slb" => learned::slb(attrs, ty(0)),
         _ => Ok(None),
     }
 }
@@ -43,7 +47,7 @@ pub(super) fn can_call(
 
 /// Whether operations of this name have functions at all.
 pub(super) fn has_function(decl: &OpDecl) -> bool {
-    matches!(decl.name, "fake_quant" | "qdq")
+    matches!(decl.name, "fake_quant" | "qdq" | "lsq" | "pact" | "dorefa" | "slb")
 }
 
 impl Exporter<'_> {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Our own functions (fake_quant, qdq) as ONNX Runtime runs them, against the formulas written down a second time.
+"""Our own functions (fake_quant, qdq, lsq, pact, dorefa, slb) as ONNX Runtime runs them, against the formulas written down a second time.
 
   quantisers.py --quantisers target/debug/examples/onnx_quantisers --tool target/debug/examples/onnx_roundtrip
 
@@ -44,8 +44,46 @@ def per_channel(x, grids, odd=False):
     return np.stack([to_grid(x[:, c], *g, odd) for c, g in enumerate(grids)], axis=1)
 
 
+def on_levels(level, scale, top):
+    """Levels times scale / top."""
+    return (level * (F(scale) / F(top))).astype(F)
+
+
+def dorefa(w, scale, bits):
+    """Zhou et al. 2016, equations 7 to 9, times a scale."""
+    top = (1 << bits) - 1
+    if bits == 1:
+        return on_levels(np.where(w < 0, F(-1), F(1)), scale, top)
+    t = np.tanh(w.astype(np.float64))
+    k = np.rint(top * (t / (2 * np.abs(t).max()) + 0.5))
+    return on_levels((2 * k - top).astype(F), scale, top)
+
+
+def learned(name, x):
+    kind, rest = name.split("_")
+    scales = [F(0.031), F(0.5), F(0.002)]
+
+    def channels(of):
+        return np.stack([of(x[:, c], s) for c, s in enumerate(scales)], axis=1)
+
+    if kind == "lsq":
+        plain = rest == "4"
+        return to_grid(x, scales[0], 0, -8, 7) if plain else channels(lambda v, s: to_grid(v, s, 0, 0, 7))
+    if kind == "pact":
+        low, high = (0, 15) if rest == "4" else (-3, 3)
+        return to_grid(x, F(1.3) / F(high), 0, low, high)
+    if kind == "dorefa":
+        return dorefa(x, 1.3, int(rest))
+    if kind == "dorefac":
+        return channels(lambda v, s: dorefa(v, s, int(rest)))
+    x = (2 * np.argmax(x.reshape(-1, 3, 10, 4), axis=-1) - 3).astype(F)
+    return on_levels(x, 1.3, 3) if rest == "2" else channels(lambda v, s: on_levels(v, s, 3))
+
+
 def expected(name, x):
     kind, *rest = name.split("_", 2)
+    if kind in ("lsq", "pact", "dorefa", "dorefac", "slb"):
+        return learned(name, x)
     ranges = np.array([[-1, -0.5, np.nan], [3, -0.25, 0]], F)
     if kind in ("fq", "fqc"):
         bits, flags = int(rest[0]), (rest[1] if len(rest) > 1 else "").split("_")
