@@ -46,6 +46,10 @@ static SIMQAT: PassInfo = PassInfo {
             "grids of activations: {bits=8, signed=, symmetric=, narrow_range=false}; what is absent follows the target",
         ),
         ("weight", "grids of weights: {bits=8, symmetric=true, narrow_range=true, per_channel=}"),
+        (
+            "edge_bits",
+            "width of the first and last layers and of what they and additions read and write (as the rest)",
+        ),
         ("observer", "how ranges are observed in training (ema{decay=0.99})"),
         ("quant_delay", "steps of training before which quantisers pass on what they are given (0)"),
         ("freeze_bn", "when statistics of batch normalisation stay: a step, a part of the run, never (0.7)"),

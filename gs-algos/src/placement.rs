@@ -3,6 +3,7 @@
 
 mod edges;
 mod signs;
+mod sums;
 
 use crate::kept::note_kept;
 use crate::selector::{self, SelectorError};
@@ -74,7 +75,8 @@ pub(crate) struct Request<'a> {
     /// The least width of a weight.
     pub(crate) least_weight_bits: u8,
     /// The width of the first and the last layers and of what they and additions read and write; the rest has the
-    /// widths of the configuration. Absent: all have.
+    /// widths of the configuration. Absent: all have. Where a layer inside and others read one sum, and the widths
+    /// differ, the sum is written twice.
     pub(crate) edge_bits: Option<u8>,
     /// Settings of its own.
     pub(crate) own: &'a OwnSettings<'a>,
@@ -109,13 +111,18 @@ pub(crate) fn place(
     let main = module.main().ok_or(PlacementError::NoGraph)?;
     // What is computed from weights alone is a weight too: quantisers then stand on globals.
     gs_passes::passes::fold_constants(module);
-    let report = prepare_norms(
+    let mut report = prepare_norms(
         module,
         main,
         context,
         &|module| Env::new(module, main, &target, config, settled, request).map(|env| env.grids),
         keeps_norms(&target, config, settled),
     )?;
+    if request.edge_bits.is_some_and(|bits| bits != config.act.bits) {
+        let env = Env::new(module, main, &target, config, settled, request)?;
+        let split = sums::split(module, main, &env.grids, &env.edges)?;
+        report.absorb(PassReport::counting([("sums written twice, for two grids", split)]));
+    }
     let mut placed = Vec::new();
     for (name, text) in request.rules {
         let env = Env::new(module, main, &target, config, settled, request)?;

@@ -21,7 +21,7 @@ use crate::kept::note_kept;
 use gs_ir::{InferError, Module, OpId, Rewriter};
 use gs_passes::grid::Grids;
 use gs_passes::manager::{PassContext, PassReport};
-use gs_passes::passes::{apply_rules, fold_constants, merge_constants, merge_equal, remove_dead};
+use gs_passes::passes::{apply_rules, fold_constants, merge_constants, merge_equal_of, remove_dead};
 use gs_passes::rules::{NoEnv, Remark, RuleSet, explain};
 use gs_passes::target::Format;
 use gs_text::gsr::{Driver, Strictness};
@@ -144,7 +144,7 @@ impl Lowering {
             note_refused(module, rules);
         }
         self.note_unmoved(module);
-        report.absorb(clean(module));
+        report.absorb(clean(module, &|_, _| true));
         module.meta.target = Some(name.clone());
         Ok(report)
     }
@@ -176,7 +176,9 @@ impl Lowering {
         for rules in &self.portable {
             report.absorb(apply_rules(rules, LEAVE, module, context));
         }
-        report.absorb(clean(module));
+        // Operators that compute on integers differed in the grid of their result alone: in the portable form a
+        // quantize says that, and one operator before two of them would be fused with none.
+        report.absorb(clean(module, &|m, op| m.is(op, "dequantize")));
         report
     }
 
@@ -239,10 +241,10 @@ fn closest(remarks: &[Remark]) -> Vec<(OpId, &Remark)> {
     found
 }
 
-/// Folds quantised weights and removes what is left over.
-fn clean(module: &mut Module) -> PassReport {
+/// Folds quantised weights and removes what is left over; of operations that compute the same, these are merged.
+fn clean(module: &mut Module, merges: &dyn Fn(&Module, OpId) -> bool) -> PassReport {
     let folded = fold_constants(module);
-    let merged = merge_equal(module) + merge_constants(module);
+    let merged = merge_equal_of(module, merges) + merge_constants(module);
     let (ops, globals) = remove_dead(module);
     PassReport::counting([
         ("operations folded", folded),

@@ -64,6 +64,6 @@ impl Edges {
 }
 
 /// Whether an operation reads a weight.
-fn is_layer(module: &Module, op: OpId) -> bool {
+pub(super) fn is_layer(module: &Module, op: OpId) -> bool {
     module.decl(op).operands.iter().any(|o| o.role == QRole::Weight)
 }

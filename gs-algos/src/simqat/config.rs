@@ -17,6 +17,9 @@ pub struct SimQatConfig {
     pub act: ActConfig,
     /// Grids of weights.
     pub weight: WeightConfig,
+    /// Width of the first and last layers, and of what they and additions read and write, 2 to 8; as the rest where
+    /// absent.
+    pub edge_bits: Option<u8>,
     /// How ranges of activations are observed in training; calibration has its own choice.
     pub observer: ObserverKind,
     /// Steps before which quantisers pass on what they are given; ranges follow what is seen all the same.
@@ -90,6 +93,7 @@ impl Default for SimQatConfig {
             target: "ort-cpu".to_owned(),
             act: ActConfig::default(),
             weight: WeightConfig::default(),
+            edge_bits: None,
             observer: ObserverKind::Ema { decay: 0.99 },
             quant_delay: 0,
             freeze_bn: Moment::Part(0.7),
@@ -181,6 +185,9 @@ impl SimQatConfig {
             if !moment.is_valid() {
                 return Err(ConfigError::Moment { key });
             }
+        }
+        if let Some(edge) = self.edge_bits {
+            bits("edge_bits", edge, 2)?;
         }
         for (selector, layer) in &self.layers {
             for (key, value, least) in

@@ -36,8 +36,12 @@ impl Algorithm for SimQat {
     /// # Errors
     /// A wrong configuration, by its key; see [`PlacementError`].
     fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        let request =
-            Request { rules: &[("simqat", RULES)], least_weight_bits: 2, edge_bits: None, own: &|_| None };
+        let request = Request {
+            rules: &[("simqat", RULES)],
+            least_weight_bits: 2,
+            edge_bits: self.config.edge_bits,
+            own: &|_| None,
+        };
         let mut done = place(module, context, &self.config, &request)?;
         let of_rule = |name: &str| done.placed.iter().filter(|p| p.rule == name).count();
         done.report.absorb(PassReport::counting([

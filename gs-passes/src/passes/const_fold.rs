@@ -137,7 +137,9 @@ fn constant_name(m: &Module, op: OpId, result: ValueId) -> String {
     if !name.is_empty() {
         return name.to_owned();
     }
-    let weight = data.operand(0).and_then(|v| m.as_global(v)).map(|g| m.str(m.global(g).name));
+    // What is taken from a table stands for the places in it.
+    let of = usize::from(m.is(op, "gather"));
+    let weight = data.operand(of).and_then(|v| m.as_global(v)).map(|g| m.str(m.global(g).name));
     let base = |w: &str| match w.rsplit_once('.') {
         Some((base, number)) if !base.is_empty() && number.chars().all(|c| c.is_ascii_digit()) => {
             base.to_owned()

@@ -79,10 +79,18 @@ pub fn merge_constants(module: &mut Module) -> usize {
 
 /// Merges equal operations of each graph; returns how many went. The first one stays and takes over names and sources.
 pub fn merge_equal(module: &mut Module) -> usize {
+    merge_equal_of(module, &|_, _| true)
+}
+
+/// As [`merge_equal`], of these operations only.
+pub fn merge_equal_of(module: &mut Module, of: &dyn Fn(&Module, OpId) -> bool) -> usize {
     let mut rewriter = Rewriter::new(module);
     let mut seen: FxHashMap<Key, OpId> = FxHashMap::default();
     let mut merged = 0;
     for op in rewriter.all_ops() {
+        if !of(&rewriter, op) {
+            continue;
+        }
         let Some(key) = key(&rewriter, op) else { continue };
         let Some(&first) = seen.get(&key) else {
             seen.insert(key, op);

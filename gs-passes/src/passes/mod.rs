@@ -8,7 +8,7 @@ mod rewrite;
 mod saturate;
 
 pub use const_fold::{ConstFold, fold_constants};
-pub use cse::{Cse, merge_constants, merge_equal};
+pub use cse::{Cse, merge_constants, merge_equal, merge_equal_of};
 pub use dce::{Dce, remove_dead};
 pub use infer::Infer;
 pub(crate) use rewrite::why_not_folded;
