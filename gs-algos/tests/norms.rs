@@ -218,3 +218,20 @@ fn behind_a_layer_that_is_read_elsewhere_it_stays_in_float() {
     assert_eq!(line.code, "not-folded");
     assert!(line.reason.contains("read elsewhere"), "{}", line.reason);
 }
+
+/// A target without a scale for each channel: batch normalisation is folded before quantisers are placed, and the report
+/// says so.
+#[test]
+fn it_is_folded_first_where_its_factors_have_no_place() {
+    let text = include_str!("../targets/ort-cpu.toml").replace("\"tensor\", \"channel\"", "\"tensor\"");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("plain.toml");
+    std::fs::write(&path, text).expect("a target");
+    let (weight, layer, x, y, after) = LAYERS[1];
+    let mut module = network(weight, layer, x, y, after);
+    let algorithm = SimQat { config: SimQatConfig { target: path.display().to_string(), ..config("") } };
+    let report = algorithm.apply(&mut module, &mut PassContext::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert!(report.notes.iter().any(|n| n.starts_with("1 batch normalisation")), "{:?}", report.notes);
+    let names: Vec<&str> = module.all_ops().iter().map(|&op| module.op_name(op)).collect();
+    assert_eq!(names, ["fake_quant", "fake_quant", "conv", "relu", "fake_quant"]);
+}
