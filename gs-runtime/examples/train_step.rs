@@ -151,7 +151,7 @@ fn training(file: &str, text: &str, runtime: &Runtime, images: &Tensor) -> Resul
         let step = pipeline.steps.first().ok_or("no algorithm")?;
         let info = algorithm::find(&step.name).ok_or("no algorithm of this name")?;
         let algorithm = (info.make)(&step.options)?;
-        run("canonicalize,fold-bn", None, &mut module, &mut context)?;
+        run("canonicalize", None, &mut module, &mut context)?;
         algorithm.apply(&mut module, &mut context).map_err(|e| e.to_string())?;
         run("calibrate{data=calib}", None, &mut module, &mut context)?;
         run("loss", None, &mut module, &mut context)?;

@@ -8,7 +8,7 @@ use super::simd::Simd;
 use gs_eval::quant::Grid;
 
 /// 1.5 * 2^23: what is below 2^22 loses its fraction, half to even, when this is added and taken off again.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 /// A grid as kernels use it: codes less the zero point, as floats.
 #[derive(Clone, Copy, Debug, PartialEq)]

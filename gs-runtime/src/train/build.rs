@@ -5,7 +5,7 @@ use super::piece::{
     Batch, BatchValue, Extents, GateKind, Gathered, Held, Home, Part, Product, Rounded, Sample, SamplePiece,
     Whole, WholePiece,
 };
-use super::quantise::{Kept, OpenGrad, Watch};
+use super::quantise::{Grids, Kept, OpenGrad, Watch};
 use super::schedule::{Schedule, StageDraft};
 use crate::kernels::{
     Band, Binary, Clip, ConvF32, ConvHalos, ConvInputGrad, ConvShape, ConvWeightGrad, DepthwiseGrad, Halo,
@@ -69,8 +69,8 @@ pub(super) struct Builder<'b, 'm> {
     pub(super) watching: FxHashMap<ValueId, ValueId>,
     /// Who watches the range of a value that is there already, until it is rounded.
     pub(super) waiting: FxHashMap<ValueId, Watch>,
-    /// The grids of ranges, by the kind of codes.
-    pub(super) grids: FxHashMap<(Home, u32, [bool; 3]), Home>,
+    /// The grids of ranges and parameters.
+    pub(super) grids: Vec<(Home, Grids, Home)>,
     bands: FxHashMap<Home, Home>,
 }
 
@@ -102,7 +102,7 @@ impl<'b, 'm> Builder<'b, 'm> {
             kept: FxHashMap::default(),
             watching: FxHashMap::default(),
             waiting: FxHashMap::default(),
-            grids: FxHashMap::default(),
+            grids: Vec::new(),
             bands: FxHashMap::default(),
         };
         ops.iter().for_each(|&op| {
@@ -308,7 +308,9 @@ impl<'b, 'm> Builder<'b, 'm> {
     pub(super) fn add_sum(&mut self, value: ValueId, sum: OpenSum) -> Found {
         let joins: &[&str] = match (sum.clip == NO_CLIP, sum.terms.as_slice()) {
             (true, [_]) => &["add", "relu"],
-            (true, [(_, None), (_, None)]) => &["relu", "relu_grad", "fake_quant_grad"],
+            (true, [(_, None), (_, None)]) => {
+                &["relu", "relu_grad", "fake_quant_grad", "lsq_grad", "pact_grad"]
+            }
             (true, _) => &["relu"],
             (false, _) => &[],
         };
@@ -349,6 +351,12 @@ impl<'b, 'm> Builder<'b, 'm> {
     fn settle(&mut self, value: ValueId) {
         if let Some(&seen) = self.watching.get(&value) {
             self.settle(seen);
+        }
+        // The gradient of a learned parameter comes with the gradient that goes on.
+        let with =
+            self.open_grads.iter().find(|(_, grad)| grad.parameter() == Some(value)).map(|(&dx, _)| dx);
+        if let Some((dx, grad)) = with.and_then(|dx| Some((dx, self.open_grads.remove(&dx)?))) {
+            let _ = self.close_grad(grad.op(), dx, grad);
         }
         if let Some(sum) = self.open.remove(&value) {
             // Values of open sums have slots: that was looked up when they were opened.
@@ -400,13 +408,18 @@ impl<'b, 'm> Builder<'b, 'm> {
             },
             "relu" => Ok(self.relu(op)),
             "relu_grad" => Ok(self.relu_grad(op)),
-            "fake_quant" => self.fake_quant(op),
-            "fake_quant_grad" => self.fake_quant_grad(op),
+            "fake_quant" | "lsq" | "pact" => self.quantiser(op),
+            "fake_quant_grad" | "lsq_grad" | "pact_grad" => self.quantiser_grad(op),
             "observe" => self.observe(op),
             "reduce_sum" => Ok(self.reduce_sum(op).or_else(|| self.sum_pixels(op))),
             "reduce_mean" => Ok(self.sum_pixels(op)),
             "sub" => Ok(self.binary(op, Binary::Sub)),
             "div" => Ok(self.binary(op, Binary::Div)),
+            "clip" => match self.forward(op)? {
+                None => self.clip_of_whole(op),
+                found => Ok(found),
+            },
+            "where" => self.choose(op),
             "clip_grad" => {
                 let attrs = self.attrs(op);
                 let limits = (attrs.float("min", f32::NEG_INFINITY), attrs.float("max", f32::INFINITY));
@@ -683,6 +696,52 @@ impl<'b, 'm> Builder<'b, 'm> {
         Ok(Some(()))
     }
 
+    /// The limits of a parameter that was changed.
+    fn clip_of_whole(&mut self, op: OpId) -> Result<Found, ExecError> {
+        let (Some(x), y) = (self.operand(op, 0), self.result(op)) else { return Ok(None) };
+        let attrs = self.attrs(op);
+        let limits = (attrs.float("min", f32::NEG_INFINITY), attrs.float("max", f32::INFINITY));
+        let dims = self.f32_dims(y);
+        if dims.is_none() || self.f32_dims(x) != dims || self.batch_of.contains_key(&x) {
+            return Ok(None);
+        }
+        let reads = vec![self.read_home(x)?];
+        let Some(home) = self.make_home(y) else { return Ok(None) };
+        self.whole(Some(op), Whole::Clip(limits), reads, vec![home], None);
+        Ok(Some(()))
+    }
+
+    /// One of two values of the same extents, as one truth value says.
+    fn choose(&mut self, op: OpId) -> Result<Found, ExecError> {
+        let operands: Option<Vec<ValueId>> = (0..3).map(|i| self.operand(op, i)).collect();
+        let (Some(&[which, a, b]), y) = (operands.as_deref(), self.result(op)) else { return Ok(None) };
+        let one = self
+            .extents_of(which)
+            .is_some_and(|e| e.elem == ElemType::Bool && e.dims.iter().product::<usize>() == 1);
+        let dims = self.f32_dims(y);
+        if !one || dims.is_none() || [a, b].iter().any(|&v| self.f32_dims(v) != dims) {
+            return Ok(None);
+        }
+        let of_samples = |v: &ValueId| self.batch_of.contains_key(v) || self.open.contains_key(v);
+        let by_samples = [a, b].iter().any(of_samples);
+        let which = self.read_home(which)?;
+        if by_samples {
+            if self.same(&[a, b, y]).is_none() {
+                return Ok(None);
+            }
+            let (Some(first), Some(second)) = (self.read_batch(a), self.read_batch(b)) else {
+                return Ok(None);
+            };
+            let write = self.make_batch(y);
+            self.sample(Some(op), Sample::Choose, vec![first, second], write, vec![which], None);
+            return Ok(Some(()));
+        }
+        let reads = vec![which, self.read_home(a)?, self.read_home(b)?];
+        let Some(home) = self.make_home(y) else { return Ok(None) };
+        self.whole(Some(op), Whole::Choose, reads, vec![home], None);
+        Ok(Some(()))
+    }
+
     fn unary(&mut self, op: OpId, function: Unary) -> Found {
         let (x, y) = (self.operand(op, 0)?, self.result(op));
         self.same(&[x, y])?;
@@ -790,7 +849,7 @@ impl<'b, 'm> Builder<'b, 'm> {
         let part = Some(self.new_part(Gathered::Double(c)));
         self.sample(Some(op), Sample::ChannelSums, vec![from], None, vec![], part);
         let home = self.make_home(y)?;
-        self.whole(Some(op), Whole::Sums, vec![], vec![home], part);
+        self.whole(Some(op), Whole::Sums(1.0), vec![], vec![home], part);
         Some(())
     }
 

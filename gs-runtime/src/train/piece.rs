@@ -2,8 +2,8 @@
 //! wait. A *whole piece* needs what all samples together gave: statistics, gradients of weights, steps of the optimiser.
 
 use crate::kernels::{
-    AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, KernelError, PoolShape, Sgd,
-    Unary,
+    AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, KernelError, Learned,
+    PoolShape, Sgd, Unary,
 };
 use crate::plan::kernel::Kernel;
 use crate::plan::slot::Slot;
@@ -49,6 +49,15 @@ impl Held {
             Held::Floats(v) => Ok(v),
             _ => Err(KernelError::OutputType),
         }
+    }
+
+    /// The truth value that it holds.
+    ///
+    /// # Errors
+    /// It holds none: a defect of the plan.
+    pub(super) fn holds(&self) -> Result<bool, KernelError> {
+        let Held::Tensor(t) = self else { return Err(KernelError::OutputType) };
+        t.to_ints().and_then(|v| v.first().map(|&v| v != 0)).ok_or(KernelError::OutputType)
     }
 
     /// # Errors
@@ -105,6 +114,8 @@ pub(super) enum Sample {
     /// The sum of what is read, each scaled and shifted by the next home if it is said so, limited; then rounded to the grid
     /// of the last home if that is asked for.
     Sum { affine: Vec<bool>, clip: Clip, rounded: Option<Rounded> },
+    /// The first value or the second, as the truth value in home 0 says.
+    Choose,
     /// `x` to its range.
     Range,
     /// `dy`, maybe another one that is added, and what the gate looks at; the grid of a quantiser is home 0.
@@ -147,6 +158,9 @@ pub(super) enum GateKind {
     ReluWithin,
     /// Where [`Rounded::AndGate`] left a byte that is not 0.
     Bytes,
+    /// Through a quantiser of `x` whose parameter is trained, and through a relu before it; what the parameter is given
+    /// is summed.
+    Learned { learned: Learned, relu: bool },
 }
 
 /// A sample kernel and its operands.
@@ -194,20 +208,28 @@ pub(super) enum Whole<'m> {
     Moments { epsilon: f64, keep: f64 },
     /// Sums, scale, mean, 1 / deviation to: gradients of scale and bias, factors as bands. `n` elements of a channel.
     NormGrad { n: f64 },
-    /// Partial sums to sums.
-    Sums,
+    /// Partial sums to sums, times a factor.
+    Sums(f64),
     /// The range of a batch, and an earlier range, to a new one.
     Ranges { decay: f64 },
     /// A value and an earlier range to a new one, or one for each channel.
     Observe { decay: f64, channels: Channels },
     /// A range, or one for each channel, to grids.
     Grids(CodeKind),
+    /// Learned steps, or clips, to grids of these codes.
+    Steps { learned: Learned, low: f32, high: f32 },
+    /// `dy`, `x` and grids to `dx` and the gradients of the grids' parameters, these times a factor.
+    LearnedGrad { learned: Learned, channels: Channels, factor: f64 },
     /// A value and grids to the rounded value.
     FakeQuant(Channels),
     /// `dy`, `x` and grids to `dx`.
     FakeQuantGrad(Channels),
     /// Two values of the same extents, element by element.
     Binary(Binary),
+    /// Element by element, limited.
+    Clip(Clip),
+    /// The second or the third value, as the truth value in the first says.
+    Choose,
     /// A matrix product.
     Product(Product),
     /// A matrix with its axes swapped.

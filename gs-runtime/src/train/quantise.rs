@@ -1,13 +1,18 @@
-//! Quantisers of training: rounding joins the sum that makes a value, and so does watching its range; the gradient that goes
-//! straight through joins that of the relu before. Weights are rounded by themselves, between the regions.
+//! Quantisers of training: rounding joins the sum that makes a value, and so does watching its range; the gradient through it
+//! joins that of the relu before, and what a learned step or clip is given is summed on the way. Weights are rounded by
+//! themselves, between the regions.
 
 use super::build::{Builder, Found, OpenSum};
 use super::piece::{Batch, Channels, GateKind, Gathered, Home, Part, Rounded, Sample, Whole};
-use crate::kernels::{FakeQuant, NO_CLIP, RELU};
+use crate::kernels::{FakeQuant, Learned, NO_CLIP, RELU};
 use crate::plan::slot::{Code, Slot};
 use gs_eval::ExecError;
 use gs_eval::quant::CodeKind;
 use gs_ir::{OpId, Use, ValueId};
+
+/// Operations that round, and the gradients through them.
+const QUANTISERS: [&str; 3] = ["fake_quant", "lsq", "pact"];
+const GRADIENTS: [&str; 3] = ["fake_quant_grad", "lsq_grad", "pact_grad"];
 
 /// An operation that watches the range of a sum.
 #[derive(Clone, Copy)]
@@ -16,21 +21,44 @@ pub(super) struct Watch {
     pub(super) part: Part,
 }
 
+/// How a quantiser rounds.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Grids {
+    /// To the codes that span a range.
+    OfRange(CodeKind),
+    /// To these codes, with a learned step or clip.
+    Learned { learned: Learned, low: f32, high: f32 },
+}
+
 /// A gradient on its way through a quantiser, which waits for the relu before that.
 pub(super) struct OpenGrad {
+    op: OpId,
     reads: Vec<Batch>,
     gate: GateKind,
     seen: Batch,
     grid: Option<Home>,
+    /// What a learned parameter is given: the value, and the factor of the sum.
+    given: Option<(ValueId, f64)>,
 }
 
 impl OpenGrad {
     /// The relu before the quantiser as well.
     pub(super) fn through_relu(mut self) -> Self {
-        if self.gate == GateKind::Within {
-            self.gate = GateKind::ReluWithin;
-        }
+        self.gate = match self.gate {
+            GateKind::Within => GateKind::ReluWithin,
+            GateKind::Learned { learned, .. } => GateKind::Learned { learned, relu: true },
+            other => other,
+        };
         self
+    }
+
+    pub(super) fn op(&self) -> OpId {
+        self.op
+    }
+
+    /// The gradient of the parameter.
+    pub(super) fn parameter(&self) -> Option<ValueId> {
+        self.given.map(|g| g.0)
     }
 }
 
@@ -51,21 +79,42 @@ enum Readers {
 }
 
 impl Builder<'_, '_> {
-    /// The codes of a quantiser, if floats hold them.
-    fn code_kind(&self, op: OpId) -> Option<CodeKind> {
+    /// How a quantiser, or its gradient, rounds, if floats hold the codes.
+    fn grids_of(&self, op: OpId) -> Option<Grids> {
         let attrs = self.attrs(op);
+        let bits = |usual| u32::try_from(attrs.int("bits", usual)).ok();
         let flag = |name| attrs.bool(name, false);
-        let bits = u32::try_from(attrs.int("bits", 8)).ok()?;
-        let [signed, symmetric, narrow] = ["signed", "symmetric", "narrow"].map(flag);
-        (1..=FakeQuant::MAX_BITS).contains(&bits).then_some(CodeKind { bits, signed, symmetric, narrow })
+        let learned = |learned, bits, signed, narrow| {
+            let (low, high) = CodeKind { bits, signed, symmetric: true, narrow }.range();
+            let fits = (1..=16).contains(&bits) && high >= 1;
+            fits.then_some(Grids::Learned { learned, low: low as f32, high: high as f32 })
+        };
+        match self.module.op_name(op) {
+            "fake_quant" | "fake_quant_grad" => {
+                let bits = bits(8)?;
+                let [signed, symmetric, narrow] = ["signed", "symmetric", "narrow"].map(flag);
+                let kind = CodeKind { bits, signed, symmetric, narrow };
+                (1..=FakeQuant::MAX_BITS).contains(&bits).then_some(Grids::OfRange(kind))
+            }
+            "lsq" | "lsq_grad" => learned(Learned::Lsq, bits(4)?, attrs.bool("signed", true), false),
+            "pact" | "pact_grad" => {
+                let signed = flag("signed");
+                learned(Learned::Pact { signed }, bits(4)?, signed, signed)
+            }
+            _ => None,
+        }
     }
 
-    /// How a range or the ranges of an operation lie over a tensor. An `axis` says so, if there is more than one.
-    fn range_channels(&self, op: OpId, x: ValueId, range: ValueId) -> Option<Channels> {
-        let (dims, ranges) = (self.f32_dims(x)?, self.f32_dims(range)?);
+    /// How ranges (`rows` of them) or parameters lie over a tensor. An `axis` says so, if there is more than one.
+    fn laid_over(&self, op: OpId, x: ValueId, parameter: ValueId, rows: Option<usize>) -> Option<Channels> {
+        let (dims, found) = (self.f32_dims(x)?, self.f32_dims(parameter)?);
         let all = dims.iter().product::<usize>();
-        (all > 0 && ranges.first() == Some(&2)).then_some(())?;
-        match (&ranges[1..], self.attrs(op).get("axis")) {
+        (all > 0).then_some(())?;
+        let found = match rows {
+            Some(rows) => found.strip_prefix(&[rows])?,
+            None => &found,
+        };
+        match (found, self.attrs(op).get("axis")) {
             ([], _) | ([1], None) => Some(Channels { count: 1, plane: all }),
             (&[n], Some(_)) => {
                 let axis = self.attrs(op).int("axis", 0);
@@ -77,6 +126,13 @@ impl Builder<'_, '_> {
         }
     }
 
+    /// How the grids of a quantiser lie over what it rounds.
+    fn grid_channels(&self, op: OpId, x: ValueId, parameter: ValueId) -> Option<(Grids, Channels)> {
+        let grids = self.grids_of(op)?;
+        let rows = matches!(grids, Grids::OfRange(_)).then_some(2);
+        Some((grids, self.laid_over(op, x, parameter, rows)?))
+    }
+
     /// Whether a value is one of the region's, or will be: images are, rows that come from elsewhere are not.
     fn is_of_samples(&self, value: ValueId) -> bool {
         self.batch_of.contains_key(&value)
@@ -84,33 +140,37 @@ impl Builder<'_, '_> {
             || (self.home_of.contains_key(&value) && self.slot(value).is_some_and(|s| s.image().is_some()))
     }
 
-    /// The home of the grids of ranges.
-    fn grids(&mut self, range: ValueId, count: usize, kind: CodeKind) -> Result<Home, ExecError> {
-        let home = self.read_home(range)?;
-        let key = (home, kind.bits, [kind.signed, kind.symmetric, kind.narrow]);
-        if let Some(&grids) = self.grids.get(&key) {
-            return Ok(grids);
+    /// The home of the grids of ranges or parameters.
+    fn grids(&mut self, parameter: ValueId, count: usize, grids: Grids) -> Result<Home, ExecError> {
+        let from = self.read_home(parameter)?;
+        if let Some(made) = self.grids.iter().find(|g| (g.0, g.1) == (from, grids)) {
+            return Ok(made.2);
         }
-        let grids = self.floats_home(count * FakeQuant::LEN);
-        self.whole(None, Whole::Grids(kind), vec![home], vec![grids], None);
-        self.grids.insert(key, grids);
-        Ok(grids)
+        let home = self.floats_home(count * FakeQuant::LEN);
+        let kernel = match grids {
+            Grids::OfRange(kind) => Whole::Grids(kind),
+            Grids::Learned { learned, low, high } => Whole::Steps { learned, low, high },
+        };
+        self.whole(None, kernel, vec![from], vec![home], None);
+        self.grids.push((from, grids, home));
+        Ok(home)
     }
 
     /// Whether a value is about to be rounded, and is read by nothing but that, what watches its range, and their
     /// gradients: then rounding may join what makes it.
     pub(super) fn is_rounded_next(&self, value: ValueId) -> bool {
-        let names = ["fake_quant", "observe", "fake_quant_grad", "relu_grad"];
         let mut quantisers = 0;
         let fits = self.module.value(value).uses().iter().all(|u| match u {
             Use::Operand(user, place) => {
                 let name = self.module.op_name(*user);
-                quantisers += usize::from(name == "fake_quant");
-                // As what is rounded or watched, or as what a gate looks at.
-                let place_fits = *place == u32::from(name.ends_with("_grad"));
-                names.contains(&name)
-                    && place_fits
-                    && (name != "fake_quant" || self.is_plain_quantiser(*user))
+                quantisers += usize::from(QUANTISERS.contains(&name));
+                match name {
+                    "observe" => *place == 0,
+                    // As what a gate looks at.
+                    "relu_grad" => *place == 1,
+                    name if GRADIENTS.contains(&name) => *place == 1,
+                    _ => *place == 0 && self.is_plain_quantiser(*user),
+                }
             }
             _ => false,
         });
@@ -119,24 +179,30 @@ impl Builder<'_, '_> {
 
     /// One grid for the whole tensor, in few enough bits.
     fn is_plain_quantiser(&self, op: OpId) -> bool {
-        let channels =
-            self.operand(op, 0).zip(self.operand(op, 1)).and_then(|(x, r)| self.range_channels(op, x, r));
-        channels.is_some_and(|c| c.count == 1) && self.code_kind(op).is_some()
+        let operands = self.operand(op, 0).zip(self.operand(op, 1));
+        QUANTISERS.contains(&self.module.op_name(op))
+            && operands.and_then(|(x, p)| self.grid_channels(op, x, p)).is_some_and(|(_, c)| c.count == 1)
     }
 
     /// Who reads a value but a quantiser of it.
     fn readers(&self, quantiser: OpId, x: ValueId, relu: bool) -> Readers {
         let mut found = Readers::Nobody;
-        let of = |op: OpId| (self.operand(op, 1), self.code_kind(op));
+        let of = |op: OpId| (self.operand(op, 1), self.grids_of(op));
         for u in self.module.value(x).uses() {
             let &Use::Operand(user, _) = u else { return Readers::Others };
             if user == quantiser || self.module.is(user, "observe") {
                 continue;
             }
             match (self.module.op_name(user), &found) {
-                ("fake_quant_grad", Readers::Nobody) => {
-                    let own = (self.operand(user, 2), self.code_kind(user)) == of(quantiser);
-                    let goes_on = relu && self.goes_through_relu(self.result(user), x);
+                (name, Readers::Nobody) if GRADIENTS.contains(&name) => {
+                    let own = (self.operand(user, 2), self.grids_of(user)) == of(quantiser);
+                    let goes_on = relu
+                        && self
+                            .module
+                            .op(user)
+                            .results()
+                            .first()
+                            .is_some_and(|&dx| self.goes_through_relu(dx, x));
                     if !own {
                         return Readers::Others;
                     }
@@ -168,15 +234,14 @@ impl Builder<'_, '_> {
         }
     }
 
-    pub(super) fn fake_quant(&mut self, op: OpId) -> Result<Found, ExecError> {
-        let (Some(x), Some(range), y) = (self.operand(op, 0), self.operand(op, 1), self.result(op)) else {
+    pub(super) fn quantiser(&mut self, op: OpId) -> Result<Found, ExecError> {
+        let (Some(x), Some(parameter), y) = (self.operand(op, 0), self.operand(op, 1), self.result(op))
+        else {
             return Ok(None);
         };
-        let Some((kind, channels)) = self.code_kind(op).zip(self.range_channels(op, x, range)) else {
-            return Ok(None);
-        };
+        let Some((grids, channels)) = self.grid_channels(op, x, parameter) else { return Ok(None) };
         if !self.is_of_samples(x) {
-            let reads = vec![self.read_home(x)?, self.grids(range, channels.count, kind)?];
+            let reads = vec![self.read_home(x)?, self.grids(parameter, channels.count, grids)?];
             let Some(home) = self.make_home(y) else { return Ok(None) };
             self.whole(Some(op), Whole::FakeQuant(channels), reads, vec![home], None);
             return Ok(Some(()));
@@ -184,7 +249,7 @@ impl Builder<'_, '_> {
         if channels.count != 1 || self.same(&[x, y]).is_none() {
             return Ok(None);
         }
-        let grid = self.grids(range, 1, kind)?;
+        let grid = self.grids(parameter, 1, grids)?;
         Ok(self.round(op, x, y, grid))
     }
 
@@ -198,13 +263,14 @@ impl Builder<'_, '_> {
         };
         let (rounded, kept) = match self.readers(op, x, sum.clip == RELU) {
             Readers::Nobody => (Rounded::Only, None),
-            Readers::Gradient { relu } => {
+            // Where a parameter learns, how far off the value is must be known as well.
+            Readers::Gradient { relu } if self.module.is(op, "fake_quant") => {
                 let bytes = self.slot(x)?.len();
                 let gates = self.new_batch(Slot::new(Code::F32, vec![bytes.div_ceil(4)]));
                 self.kept.insert(x, Kept { gates });
                 (Rounded::AndGate { positive: relu }, Some(gates))
             }
-            Readers::Others => (Rounded::AndValue, Some(self.make_batch(x)?)),
+            _ => (Rounded::AndValue, Some(self.make_batch(x)?)),
         };
         let write = self.make_batch(y)?;
         self.push_sum(&sum, Some((rounded, grid)), write, kept);
@@ -236,7 +302,7 @@ impl Builder<'_, '_> {
         let (Some(x), Some(range), new) = (self.operand(op, 0), self.operand(op, 1), self.result(op)) else {
             return Ok(None);
         };
-        let Some(channels) = self.range_channels(op, x, range) else { return Ok(None) };
+        let Some(channels) = self.laid_over(op, x, range, Some(2)) else { return Ok(None) };
         if !self.is_of_samples(x) {
             let reads = vec![self.read_home(x)?, self.read_home(range)?];
             let Some(home) = self.make_home(new) else { return Ok(None) };
@@ -272,36 +338,62 @@ impl Builder<'_, '_> {
 
     /// Whether a quantiser with one grid comes behind an operation.
     fn will_be_rounded(&self, op: OpId, x: ValueId) -> bool {
-        self.module.user_ops(x).into_iter().any(|user| {
-            self.module.is(user, "fake_quant")
-                && self.is_plain_quantiser(user)
-                && self.place.get(&user) > self.place.get(&op)
-        })
+        self.module
+            .user_ops(x)
+            .into_iter()
+            .any(|user| self.is_plain_quantiser(user) && self.place.get(&user) > self.place.get(&op))
     }
 
-    pub(super) fn fake_quant_grad(&mut self, op: OpId) -> Result<Found, ExecError> {
+    pub(super) fn quantiser_grad(&mut self, op: OpId) -> Result<Found, ExecError> {
         let operands: Option<Vec<ValueId>> = (0..3).map(|i| self.operand(op, i)).collect();
-        let (Some(&[dy, x, range]), dx) = (operands.as_deref(), self.result(op)) else { return Ok(None) };
-        let Some((kind, channels)) = self.code_kind(op).zip(self.range_channels(op, x, range)) else {
+        let (Some(&[dy, x, parameter]), Some(&dx)) =
+            (operands.as_deref(), self.module.op(op).results().first())
+        else {
             return Ok(None);
         };
+        let Some((grids, channels)) = self.grid_channels(op, x, parameter) else { return Ok(None) };
+        if dx.is_none() {
+            return Ok(None);
+        }
+        let given = self.module.op(op).results().get(1).copied();
+        let factor = self.gradient_factor(op, x, channels, grids);
         if !self.is_of_samples(x) && !self.kept.contains_key(&x) {
             let reads =
-                vec![self.read_home(dy)?, self.read_home(x)?, self.grids(range, channels.count, kind)?];
+                vec![self.read_home(dy)?, self.read_home(x)?, self.grids(parameter, channels.count, grids)?];
             let Some(home) = self.make_home(dx) else { return Ok(None) };
-            self.whole(Some(op), Whole::FakeQuantGrad(channels), reads, vec![home], None);
+            let kernel = match (grids, given) {
+                (Grids::Learned { learned, .. }, Some(_)) => Whole::LearnedGrad { learned, channels, factor },
+                _ => Whole::FakeQuantGrad(channels),
+            };
+            let mut writes = vec![home];
+            if let Some(given) = given {
+                let home = if given.is_none() {
+                    Some(self.floats_home(channels.count))
+                } else {
+                    self.make_home(given)
+                };
+                writes.push(home.ok_or(ExecError::Undefined(given))?);
+            }
+            self.whole(Some(op), kernel, reads, writes, None);
             return Ok(Some(()));
         }
         if channels.count != 1 || self.same(&[dy, x, dx]).is_none() {
             return Ok(None);
         }
         let Some(reads) = self.gradients(dy) else { return Ok(None) };
-        let grad = match self.kept.get(&x) {
-            Some(kept) => OpenGrad { reads, gate: GateKind::Bytes, seen: kept.gates, grid: None },
-            None => {
+        let grad = match (self.kept.get(&x), grids) {
+            (Some(kept), _) => {
+                OpenGrad { op, reads, gate: GateKind::Bytes, seen: kept.gates, grid: None, given: None }
+            }
+            (None, grids) => {
                 let Some(seen) = self.read_batch(x) else { return Ok(None) };
-                let grid = Some(self.grids(range, 1, kind)?);
-                OpenGrad { reads, gate: GateKind::Within, seen, grid }
+                let gate = match grids {
+                    Grids::OfRange(_) => GateKind::Within,
+                    Grids::Learned { learned, .. } => GateKind::Learned { learned, relu: false },
+                };
+                let grid = Some(self.grids(parameter, 1, grids)?);
+                let given = given.filter(|g| !g.is_none()).map(|g| (g, factor));
+                OpenGrad { op, reads, gate, seen, grid, given }
             }
         };
         if self.goes_through_relu(dx, x) {
@@ -311,13 +403,33 @@ impl Builder<'_, '_> {
         Ok(self.close_grad(op, dx, grad))
     }
 
+    /// What the sum of a learned parameter's gradient is multiplied by: 1 / sqrt(n * high), or nothing.
+    fn gradient_factor(&self, op: OpId, x: ValueId, channels: Channels, grids: Grids) -> f64 {
+        let (Grids::Learned { learned, high, .. }, Some(dims)) = (grids, self.f32_dims(x)) else {
+            return 1.0;
+        };
+        let attrs = self.attrs(op);
+        let by_sample = attrs.bool("samples", learned != Learned::Lsq);
+        let all: usize = dims.iter().product();
+        let n = if by_sample { dims.iter().skip(1).product() } else { all / channels.count.max(1) };
+        if attrs.bool("grad_scale", true) { 1.0 / (n.max(1) as f64 * f64::from(high)).sqrt() } else { 1.0 }
+    }
+
     /// The piece of a gradient through gates.
     pub(super) fn close_grad(&mut self, op: OpId, dx: ValueId, grad: OpenGrad) -> Found {
         let mut reads = grad.reads;
         reads.push(grad.seen);
         let write = self.make_batch(dx)?;
         let homes = grad.grid.into_iter().collect();
-        self.sample(Some(op), Sample::Gated(grad.gate), reads, Some(write), homes, None);
+        let part = match grad.gate {
+            GateKind::Learned { .. } => Some(self.new_part(Gathered::Double(1))),
+            _ => None,
+        };
+        self.sample(Some(op), Sample::Gated(grad.gate), reads, Some(write), homes, part);
+        if let Some((given, factor)) = grad.given {
+            let home = self.make_home(given)?;
+            self.whole(Some(grad.op), Whole::Sums(factor), vec![], vec![home], part);
+        }
         Some(())
     }
 }

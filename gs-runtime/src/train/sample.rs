@@ -23,10 +23,11 @@ pub(super) fn sample_name(kernel: &Sample) -> &'static str {
         Sample::Moments => "batch_norm_train: moments",
         Sample::ChannelSums => "channel sums",
         Sample::Sum { rounded: None, .. } => "sum, scale, limit",
-        Sample::Sum { rounded: Some(_), .. } => "sum, scale, limit, fake_quant, range",
+        Sample::Sum { rounded: Some(_), .. } => "sum, scale, limit, round, range",
+        Sample::Choose => "where",
         Sample::Range => "range",
         Sample::Gated(GateKind::Relu) => "relu_grad",
-        Sample::Gated(_) => "fake_quant_grad",
+        Sample::Gated(_) => "gradient of a quantiser",
         Sample::NormGradSums => "batch_norm_grad: sums",
         Sample::NormGradApply => "batch_norm_grad: apply",
         Sample::AveragePoolGrad { .. } => "average_pool_grad",
@@ -106,7 +107,15 @@ impl<'c> Call<'c> {
                 let write = Write::new(Target::Floats(outs.y), slot, self.n)?;
                 kernel.run(self.shared.kernels, self.n, reads, write, outs.scratch)
             }
-            Sample::Gated(kind) => self.gated(*kind, outs.y),
+            Sample::Gated(kind) => self.gated(*kind, outs),
+            Sample::Choose => {
+                let chosen = self.read(usize::from(!self.home(0)?.holds()?))?;
+                if outs.y.len() != chosen.len() {
+                    return Err(KernelError::OutputType);
+                }
+                outs.y.copy_from_slice(chosen);
+                Ok(())
+            }
             _ => (0..self.n).try_for_each(|i| self.run_sample(i, outs)),
         }
     }
@@ -243,7 +252,9 @@ impl<'c> Call<'c> {
                 }
                 Ok(())
             }
-            Sample::Enter | Sample::Forward(_) | Sample::Gated(_) => Err(KernelError::OutputType),
+            Sample::Enter | Sample::Forward(_) | Sample::Gated(_) | Sample::Choose => {
+                Err(KernelError::OutputType)
+            }
         }
     }
 
@@ -253,7 +264,7 @@ impl<'c> Call<'c> {
     }
 
     /// Spare pixels of gradients are 0, and stay so wherever the gate is open.
-    fn gated(self, kind: GateKind, dx: &mut [f32]) -> Result<(), KernelError> {
+    fn gated(self, kind: GateKind, outs: &mut Outs<'_, '_>) -> Result<(), KernelError> {
         let gradients = self.reads.len().checked_sub(1).ok_or(KernelError::OutputType)?;
         let seen = self.read(gradients)?;
         let (dy, more) = match (self.piece.in_place, gradients) {
@@ -267,9 +278,16 @@ impl<'c> Call<'c> {
             GateKind::Relu => Gate::Relu(seen),
             GateKind::Within => Gate::Within(seen, self.grid(0)?),
             GateKind::ReluWithin => Gate::ReluWithin(seen, self.grid(0)?),
-            GateKind::Bytes => return self.gated_by_bytes(dy, more, seen, dx),
+            GateKind::Bytes => return self.gated_by_bytes(dy, more, seen, outs.y),
+            GateKind::Learned { learned, relu } => {
+                let how = (learned, self.grid(0)?, relu);
+                let given = k::learned_grad(kernels, how, dy, more, seen, outs.y)?;
+                let (sums, _) = outs.doubles()?;
+                sums.iter_mut().for_each(|s| *s += given);
+                return Ok(());
+            }
         };
-        k::gated(kernels, dy, more, gate, dx)
+        k::gated(kernels, dy, more, gate, outs.y)
     }
 
     /// Sample by sample, as each begins with a whole float.

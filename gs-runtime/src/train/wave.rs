@@ -4,7 +4,7 @@ use super::piece::{Extents, Held, Home, Product, Whole, WholePiece};
 use super::region::{NO_RANGE, Shared};
 use super::state::State;
 use crate::kernels::{
-    self as k, Band, FakeQuant, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
+    self as k, Band, FakeQuant, KernelError, Learned, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
 };
 use gs_eval::quant::Grid;
 use gs_eval::{Bindings, ExecError};
@@ -88,11 +88,11 @@ fn whole_name(kernel: &Whole<'_>) -> &'static str {
         Whole::WeightGrad(_) | Whole::DepthwiseWeightGrad(_) => "conv_weight_grad: total",
         Whole::Moments { .. } => "batch_norm_train: total",
         Whole::NormGrad { .. } => "batch_norm_grad: total",
-        Whole::Sums => "channel sums: total",
+        Whole::Sums(_) => "channel sums: total",
         Whole::Ranges { .. } | Whole::Observe { .. } => "observe",
-        Whole::Grids(_) | Whole::FakeQuant(_) => "fake_quant of weights",
-        Whole::FakeQuantGrad(_) => "fake_quant_grad of weights",
-        Whole::Binary(_) => "element by element",
+        Whole::Grids(_) | Whole::Steps { .. } | Whole::FakeQuant(_) => "fake_quant of weights",
+        Whole::FakeQuantGrad(_) | Whole::LearnedGrad { .. } => "fake_quant_grad of weights",
+        Whole::Binary(_) | Whole::Clip(_) | Whole::Choose => "element by element",
         Whole::Product(_) => "matrix product",
         Whole::Swap { .. } => "transpose",
         Whole::CrossEntropy { .. } => "cross_entropy",
@@ -168,10 +168,10 @@ impl Call<'_, '_> {
             Whole::DepthwiseWeightGrad(plan) => plan.finish(sums, first(outs)?),
             Whole::Moments { epsilon, keep } => self.moments(*epsilon, *keep, outs),
             Whole::NormGrad { n } => self.norm_grad(*n, outs),
-            Whole::Sums => {
+            Whole::Sums(factor) => {
                 let out = first(outs)?;
                 let total = total(self.doubles()?, out.len());
-                out.iter_mut().zip(total).for_each(|(o, t)| *o = t as f32);
+                out.iter_mut().zip(total).for_each(|(o, t)| *o = (t * factor) as f32);
                 Ok(())
             }
             Whole::Ranges { decay } => {
@@ -197,6 +197,34 @@ impl Call<'_, '_> {
                 }
                 Ok(())
             }
+            Whole::Steps { learned, low, high } => {
+                let grids = first(outs)?.as_chunks_mut().0.iter_mut();
+                for (grid, &given) in grids.zip(self.read(0)?) {
+                    *grid = match learned {
+                        Learned::Lsq => [given, *low, *high, 0.0, 0.0],
+                        Learned::Pact { signed } => {
+                            let least = if *signed { -given } else { 0.0 };
+                            [given / *high, *low, *high, least, given]
+                        }
+                    };
+                }
+                Ok(())
+            }
+            Whole::LearnedGrad { learned, channels, factor } => {
+                let plane = channels.plane;
+                let (dy, x) = (self.read(0)?.chunks_exact(plane), self.read(1)?.chunks_exact(plane));
+                let grids = self.read(2)?.chunks_exact(FakeQuant::LEN).enumerate().cycle();
+                let [dx, given] = outs else { return Err(KernelError::OutputType) };
+                let mut sums = vec![0.0; channels.count];
+                for (((dx, dy), x), (c, grid)) in
+                    dx.floats_mut()?.chunks_exact_mut(plane).zip(dy).zip(x).zip(grids)
+                {
+                    let grid = FakeQuant::from_floats(grid).ok_or(KernelError::OutputType)?;
+                    let how = (*learned, grid, false);
+                    sums[c] += k::learned_grad(self.shared.kernels, how, Some(dy), None, x, dx)?;
+                }
+                fill(given, |c| (sums[c] * factor) as f32)
+            }
             Whole::FakeQuant(channels) => {
                 let (x, y) = (self.read(0)?, first(outs)?);
                 let planes = x.chunks_exact(channels.plane).zip(y.chunks_exact_mut(channels.plane));
@@ -219,6 +247,13 @@ impl Call<'_, '_> {
             }
             Whole::Binary(function) => {
                 function.run(self.shared.kernels, self.read(0)?, self.read(1)?, first(outs)?)
+            }
+            Whole::Clip(clip) => k::clip(self.shared.kernels, self.read(0)?, *clip, first(outs)?),
+            Whole::Choose => {
+                let home = self.piece.reads.first().ok_or(KernelError::OutputType)?;
+                let chosen = self.read(if self.state.homes[*home].holds()? { 1 } else { 2 })?;
+                first(outs)?.copy_from_slice(chosen);
+                Ok(())
             }
             Whole::Product(product) => self.product(product, first(outs)?),
             Whole::Swap { rows } => {

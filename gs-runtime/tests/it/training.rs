@@ -42,7 +42,7 @@ fn train(module: &mut Module, pipeline: &str) {
 
 /// Extents of a parameter list such as `2,3,4`.
 fn dims(text: &str) -> Vec<usize> {
-    text.split(',').map(|d| d.parse().expect("a number")).collect()
+    text.split(',').filter(|d| !d.is_empty()).map(|d| d.parse().expect("a number")).collect()
 }
 
 /// `param` lines; a `+` before the extents asks for positive numbers, which the contents of [`contents`] obey; ranges are such.
@@ -388,6 +388,51 @@ fn networks_with_quantisers_train() {
         return %logits\n}\n";
     check(text, &list, QAT, &[5, 3, 8, 8], 5);
     check(text, &list, QAT, &[34, 3, 8, 8], 5);
+}
+
+/// Learned steps and clips, on activations and on weights; one step is of a value without relu, one has two gradients.
+#[test]
+fn networks_with_learned_quantisers_train() {
+    let list = [
+        ("w1", "7,3,3,3"),
+        ("g1", "+7"),
+        ("b1", "7"),
+        ("stat_m1", "7"),
+        ("stat_v1", "+7"),
+        ("w2", "7,7,3,3"),
+        ("w3", "16,7,3,3"),
+        ("w4", "5,16"),
+        ("step_x", "+"),
+        ("step_w1", "+7"),
+        ("step_1", "+"),
+        ("step_w2", "+"),
+        ("step_2", "+"),
+        ("clip_3", "+"),
+        ("clip_4", "+"),
+        ("step_w4", "+"),
+    ];
+    let text = "graph @main(%x : f32[N, 3, 8, 8]) -> (%logits : f32[N, 5]) {\n\
+        %0 = lsq(%x, @step_x) {bits = 8}\n\
+        %u1 = lsq(@w1, @step_w1) {axis = 0, bits = 3}\n\
+        %1 = conv(%0, %u1) {pads = [1, 1, 1, 1]}\n\
+        %2 = batch_norm(%1, @g1, @b1, @stat_m1, @stat_v1)\n\
+        %3 = relu(%2)\n\
+        %4 = lsq(%3, @step_1) {bits = 3, samples = true, signed = false}\n\
+        %u2 = lsq(@w2, @step_w2) {bits = 2}\n\
+        %5 = conv(%4, %u2) {pads = [1, 1, 1, 1]}\n\
+        %6 = lsq(%5, @step_2) {samples = true}\n\
+        %7 = add(%6, %4)\n\
+        %8 = relu(%7)\n\
+        %9 = pact(%8, @clip_3)\n\
+        %10 = conv(%9, @w3) {pads = [1, 1, 1, 1], strides = [2, 2]}\n\
+        %11 = pact(%10, @clip_4) {bits = 3, signed = true}\n\
+        %12 = global_average_pool(%11)\n\
+        %13 = flatten(%12)\n\
+        %u4 = lsq(@w4, @step_w4) {grad_scale = false}\n\
+        %logits = gemm(%13, %u4) {trans_b = true}\n\
+        return %logits\n}\n";
+    check(text, &list, "loss,grad,update{lr=0.01}", &[5, 3, 8, 8], 5);
+    check(text, &list, "loss,grad,update{lr=0.01}", &[34, 3, 8, 8], 5);
 }
 
 /// Quantisers that cannot join what makes their operand: others read it too, or several quantisers share it.
