@@ -146,10 +146,14 @@ pub(crate) fn calibrate_activations(
     let (Some(executor), Some(&data)) = (context.executor, context.data.get("calib")) else {
         return Ok(());
     };
+    let options = CalibrateOptions { limit: options.limit.or(Some(ENOUGH)), ..options };
     let mut progress = |done, total| context.progress("calibrating", done, total);
     calibrate(module, executor, data, &options, &mut progress)?;
     Ok(())
 }
+
+/// Samples from which first values are chosen at most; training finds better ones.
+const ENOUGH: usize = 512;
 
 /// What the levels of a weight are scaled by at first: from its elements and extents, the axis along which scales lie, and
 /// the width of the numbers of levels.
