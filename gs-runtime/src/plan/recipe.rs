@@ -107,10 +107,10 @@ fn by_name(site: &Site<'_>) -> Option<Recipe> {
         "conv" => conv(site),
         "gemm" => gemm(site),
         "matmul" => matmul(site),
-        "relu" => site.float_map(Plain::Clip(RELU)).or_else(|| relu_codes(site)),
+        "relu" => site.float_map(Plain::Clip(RELU)).or_else(|| clip_codes(site, RELU)),
         "clip" => {
             let limits = (attrs.float("min", f32::NEG_INFINITY), attrs.float("max", f32::INFINITY));
-            site.float_map(Plain::Clip(limits))
+            site.float_map(Plain::Clip(limits)).or_else(|| clip_codes(site, limits))
         }
         "add" => binary(site, Plain::Add(NO_CLIP), |c| (vec![1.0; c.len()], c.to_vec())),
         "mul" => binary(site, Plain::Mul(NO_CLIP), |c| (c.to_vec(), vec![0.0; c.len()])),
@@ -478,10 +478,29 @@ fn table(s: &Site<'_>, f: impl Fn(f32) -> f32) -> Option<Recipe> {
     Some(Plain::Table(Box::new(code_table(&x, &out, f).ok()?)).into())
 }
 
-/// Relu of codes without a grid: what is below zero becomes zero.
-fn relu_codes(s: &Site<'_>) -> Option<Recipe> {
-    (s.slot(0)?.code == Code::I8 && s.result.code == Code::I8).then(|| {
-        let table: [u8; 256] = std::array::from_fn(|b| if (b as u8 as i8) < 0 { 0 } else { b as u8 });
-        Plain::Table(Box::new(table)).into()
-    })
+/// Limits of codes without a grid: activations of few bits are cut so, and relu is one.
+fn clip_codes(s: &Site<'_>, (low, high): Clip) -> Option<Recipe> {
+    let code = s.slot(0)?.code;
+    if code != s.result.code {
+        return None;
+    }
+    let (low, high) = (low.ceil() as i32, high.floor() as i32);
+    // Where the limits contradict each other, the upper one holds, as it does for floats.
+    let clipped = |byte: u8| {
+        let number = match code {
+            Code::U8 => i32::from(byte),
+            Code::I8 => i32::from(byte as i8),
+            Code::F32 => return None,
+        };
+        let number = number.max(low).min(high);
+        match code {
+            Code::U8 => u8::try_from(number).ok(),
+            _ => i8::try_from(number).ok().map(|n| n as u8),
+        }
+    };
+    let mut table = [0u8; 256];
+    for (byte, place) in (0..=u8::MAX).zip(&mut table) {
+        *place = clipped(byte)?;
+    }
+    Some(Plain::Table(Box::new(table)).into())
 }

@@ -100,6 +100,26 @@ graph @main(%x : i8[N, 2, 5, 5]) -> (%y : i8[N, 2, 5, 5]) {
     assert_same(text, &x);
 }
 
+/// Activations of few bits are cut on their codes, in bytes like all others.
+#[test]
+fn codes_are_clipped_by_a_kernel() {
+    let text = "dims N >= 1
+graph @main(%x : u8[N, 256], %t : i8[N, 256]) -> (%y : u8[*], %z : i8[*], %u : u8[*], %v : i8[*]) {
+  %a = clip(%x) {min = 0.0, max = 15.0}
+  %b = clip(%t) {min = -7.0, max = 7.5}
+  %c = clip(%x) {min = 20.5}
+  %d = relu(%t)
+  return %a, %b, %c, %d
+}
+";
+    let module = module(text);
+    let inputs = [distinct(ElemType::U8, &[2, 256]), distinct(ElemType::I8, &[2, 256])];
+    let (segments, fallbacks) = names(&module, &report(&module, &inputs));
+    assert_eq!(segments.concat(), ["clip", "clip", "clip", "relu"]);
+    assert_eq!(fallbacks, []);
+    assert_same(text, &inputs);
+}
+
 #[test]
 fn movement_is_run_by_a_kernel() {
     let text = "dims N >= 1
