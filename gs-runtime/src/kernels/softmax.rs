@@ -61,7 +61,7 @@ fn sum(x: &[f32]) -> f32 {
 
 /// The exponential of a number that is not positive (or NaN): `2^k` times a polynomial in the rest, |rest| <= ln(2) / 2.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5 * 2^23 rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
     // ln(2) as a sum of two floats, the first with few digits, so that k times it is exact.

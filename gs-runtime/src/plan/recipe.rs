@@ -375,10 +375,15 @@ fn batch_norm(s: &Site<'_>) -> Option<Recipe> {
         return None;
     }
     let epsilon = f64::from(s.attrs().float("epsilon", 1e-5));
-    let factor = |c: usize| f64::from(gamma[c]) / (f64::from(var[c]) + epsilon).sqrt();
-    let scale = (0..n).map(|c| factor(c) as f32).collect();
-    let shift = (0..n).map(|c| (f64::from(beta[c]) - f64::from(mean[c]) * factor(c)) as f32).collect();
+    let (scale, shift) = norm_factors([&gamma, &beta, &mean, &var], epsilon);
     s.float_map(Plain::Affine { scale, shift, clip: NO_CLIP })
+}
+
+/// Scale and shift of each channel, from gamma, beta, mean and variance.
+pub(crate) fn norm_factors([gamma, beta, mean, var]: [&[f32]; 4], epsilon: f64) -> (Vec<f32>, Vec<f32>) {
+    let factor = |c: usize| f64::from(gamma[c]) / (f64::from(var[c]) + epsilon).sqrt();
+    let shift = |c: usize| (f64::from(beta[c]) - f64::from(mean[c]) * factor(c)) as f32;
+    (0..gamma.len()).map(|c| (factor(c) as f32, shift(c))).unzip()
 }
 
 fn max_pool(s: &Site<'_>) -> Option<Recipe> {

@@ -14,7 +14,7 @@ use crate::kernels::{
 use crate::plan::build::Planner;
 use crate::plan::kernel::Kernel;
 use crate::plan::plain::Plain;
-use crate::plan::recipe::{Recipe, pads, pair, pair_or_one};
+use crate::plan::recipe::{Recipe, norm_factors, pads, pair, pair_or_one};
 use crate::plan::slot::{Code, Layout, Slot};
 use gs_eval::{ExecError, OpPlan};
 use gs_ir::{AttrSet, ElemType, GlobalId, Module, OpId, Use, ValueId};
@@ -411,6 +411,8 @@ impl<'b, 'm> Builder<'b, 'm> {
             "fake_quant" | "lsq" | "pact" => self.quantiser(op),
             "fake_quant_grad" | "lsq_grad" | "pact_grad" => self.quantiser_grad(op),
             "observe" => self.observe(op),
+            "dorefa" | "dorefa_grad" | "slb" | "slb_train" | "slb_grad" => self.weight_on_levels(op),
+            "batch_norm" => self.batch_norm(op),
             "reduce_sum" => Ok(self.reduce_sum(op).or_else(|| self.sum_pixels(op))),
             "reduce_mean" => Ok(self.sum_pixels(op)),
             "sub" => Ok(self.binary(op, Binary::Sub)),
@@ -574,6 +576,40 @@ impl<'b, 'm> Builder<'b, 'm> {
         let slot = self.slot(value)?;
         let layout = layout(&slot);
         (slot.dims.first() == Some(&layout.c)).then_some((slot, layout.c))
+    }
+
+    /// A batch normalisation whose numbers stay as they are: a scale and a shift for each channel.
+    fn batch_norm(&mut self, op: OpId) -> Result<Found, ExecError> {
+        let (Some(x), y) = (self.operand(op, 0), self.result(op)) else { return Ok(None) };
+        let Some((slot, c)) = self.channels(x) else { return Ok(None) };
+        let vectors: Option<Vec<ValueId>> = (1..5).map(|i| self.operand(op, i)).collect();
+        let globals: Option<Vec<GlobalId>> =
+            vectors.into_iter().flatten().map(|v| self.module.as_global(v)).collect();
+        let Some(globals) = globals.filter(|g| g.len() == 4 && g.iter().all(|g| !self.updated.contains(g)))
+        else {
+            return Ok(None);
+        };
+        let mut numbers = Vec::with_capacity(4);
+        for &g in &globals {
+            let tensor = self.planner.materializer.tensor(g)?;
+            let Some(v) = tensor.as_f32().filter(|v| v.len() == c) else { return Ok(None) };
+            numbers.push(v.to_vec());
+        }
+        if self.slot(y).is_none_or(|s| s.dims != slot.dims) {
+            return Ok(None);
+        }
+        let epsilon = f64::from(self.attrs(op).float("epsilon", 1e-5));
+        let [gamma, beta, mean, var] = [0, 1, 2, 3].map(|i| numbers[i].as_slice());
+        let (scale, shift) = norm_factors([gamma, beta, mean, var], epsilon);
+        let band = Band::new(c);
+        let mut bands = vec![0.0; 2 * band.len()];
+        let (first, second) = bands.split_at_mut(band.len());
+        band.fill(first, |c| scale[c]);
+        band.fill(second, |c| shift[c]);
+        let Some(from) = self.read_batch(x) else { return Ok(None) };
+        let home = self.new_home(Held::Floats(bands), None);
+        self.baked.extend(globals);
+        Ok(self.add_sum(y, OpenSum::new(op, vec![(from, Some(home))], NO_CLIP)))
     }
 
     fn batch_norm_train(&mut self, op: OpId) -> Result<Found, ExecError> {

@@ -17,6 +17,7 @@ mod sample;
 mod schedule;
 mod state;
 mod wave;
+mod weights;
 
 use crate::Runtime;
 use crate::kernels::{KernelError, Scratch};

@@ -224,6 +224,15 @@ pub(super) enum Whole<'m> {
     FakeQuant(Channels),
     /// `dy`, `x` and grids to `dx`.
     FakeQuantGrad(Channels),
+    /// Weights and scales to weights on levels: squeezed.
+    DoReFa { top: u32, channels: Channels },
+    /// `dy`, weights and scales to gradients of both.
+    DoReFaGrad { top: u32, channels: Channels },
+    /// Logits, scales and maybe a temperature and whether it is hard, to weights.
+    Slb { levels: usize, channels: Channels },
+    /// `dy`, logits, scales, temperature and whether it is hard to gradients of logits and scales; in the hard phase those of
+    /// logits may be nothing.
+    SlbGrad { levels: usize, channels: Channels, frozen: bool },
     /// Two values of the same extents, element by element.
     Binary(Binary),
     /// Element by element, limited.

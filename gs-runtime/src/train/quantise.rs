@@ -106,7 +106,13 @@ impl Builder<'_, '_> {
     }
 
     /// How ranges (`rows` of them) or parameters lie over a tensor. An `axis` says so, if there is more than one.
-    fn laid_over(&self, op: OpId, x: ValueId, parameter: ValueId, rows: Option<usize>) -> Option<Channels> {
+    pub(super) fn laid_over(
+        &self,
+        op: OpId,
+        x: ValueId,
+        parameter: ValueId,
+        rows: Option<usize>,
+    ) -> Option<Channels> {
         let (dims, found) = (self.f32_dims(x)?, self.f32_dims(parameter)?);
         let all = dims.iter().product::<usize>();
         (all > 0).then_some(())?;

@@ -92,6 +92,8 @@ fn whole_name(kernel: &Whole<'_>) -> &'static str {
         Whole::Ranges { .. } | Whole::Observe { .. } => "observe",
         Whole::Grids(_) | Whole::Steps { .. } | Whole::FakeQuant(_) => "fake_quant of weights",
         Whole::FakeQuantGrad(_) | Whole::LearnedGrad { .. } => "fake_quant_grad of weights",
+        Whole::DoReFa { .. } | Whole::Slb { .. } => "weights on levels",
+        Whole::DoReFaGrad { .. } | Whole::SlbGrad { .. } => "gradients of weights on levels",
         Whole::Binary(_) | Whole::Clip(_) | Whole::Choose => "element by element",
         Whole::Product(_) => "matrix product",
         Whole::Swap { .. } => "transpose",
@@ -102,20 +104,20 @@ fn whole_name(kernel: &Whole<'_>) -> &'static str {
     }
 }
 
-struct Call<'c, 'p> {
-    shared: &'c Shared<'c>,
+pub(super) struct Call<'c, 'p> {
+    pub(super) shared: &'c Shared<'c>,
     around: &'c Around<'c>,
-    state: &'c State,
-    piece: &'c WholePiece<'p>,
+    pub(super) state: &'c State,
+    pub(super) piece: &'c WholePiece<'p>,
 }
 
 impl Call<'_, '_> {
-    fn read(&self, i: usize) -> Result<&[f32], KernelError> {
+    pub(super) fn read(&self, i: usize) -> Result<&[f32], KernelError> {
         let home = self.piece.reads.get(i).ok_or(KernelError::OutputType)?;
         self.state.homes[*home].floats()
     }
 
-    fn scalar(&self, i: usize) -> Result<f32, KernelError> {
+    pub(super) fn scalar(&self, i: usize) -> Result<f32, KernelError> {
         self.read(i)?.first().copied().ok_or(KernelError::OutputType)
     }
 
@@ -248,6 +250,10 @@ impl Call<'_, '_> {
             Whole::Binary(function) => {
                 function.run(self.shared.kernels, self.read(0)?, self.read(1)?, first(outs)?)
             }
+            Whole::DoReFa { top, channels } => self.dorefa(*top, *channels, first(outs)?),
+            Whole::DoReFaGrad { top, channels } => self.dorefa_grad(*top, *channels, outs),
+            Whole::Slb { levels, channels } => self.slb(*levels, *channels, first(outs)?),
+            Whole::SlbGrad { levels, channels, frozen } => self.slb_grad(*levels, *channels, *frozen, outs),
             Whole::Clip(clip) => k::clip(self.shared.kernels, self.read(0)?, *clip, first(outs)?),
             Whole::Choose => {
                 let home = self.piece.reads.first().ok_or(KernelError::OutputType)?;

@@ -129,6 +129,7 @@ impl Trainer<'_> {
             steps: self.engine.prepare(module, train, &specs)?,
             module,
             stored: module.graph(train).updates().map(|u| u.0).collect(),
+            remembered: None,
         };
         if let Some(checkpoint) = from {
             checkpoint.fits(&manifest)?;
@@ -148,14 +149,19 @@ impl Trainer<'_> {
             while (step / per_epoch) as usize == epoch {
                 self.call(|c, s| c.step_begin(s), &mut live, (step, per_epoch, last), &mut metrics)?;
                 let at = (step % per_epoch) as usize * o.batch;
-                let picks = order.picks(at..at + o.batch, &o.augment);
-                let fields = data.gather(&picks)?;
+                let fields = data.gather(&order.picks(at..at + o.batch, &o.augment))?;
                 let inputs = inputs_of(&names, &fields)?;
-                let before = live.contents()?;
+                live.remember(step)?;
                 let results = live.steps.step(&inputs)?;
                 let loss = results.first().and_then(Tensor::to_f64s).and_then(|v| v.first().copied());
                 let loss = loss.ok_or(TrainError::NoLoss)?;
                 if !loss.is_finite() {
+                    let again = |step: u64| {
+                        let order = Order::of(o.seed, (step / per_epoch) as usize, data.len());
+                        let at = (step % per_epoch) as usize * o.batch;
+                        inputs_of(&names, &data.gather(&order.picks(at..at + o.batch, &o.augment))?)
+                    };
+                    let before = live.before(step, &again)?;
                     let place = first_astray(self.engine.executor(), module, before, train, &inputs);
                     return Err(TrainError::Astray { step, loss, place });
                 }
@@ -218,18 +224,48 @@ struct Live<'m> {
     module: &'m Module,
     /// The globals that the graph stores to, and those that callbacks have set.
     stored: Vec<GlobalId>,
+    /// What they held before a step not long ago: from there the steps can be run again, as nothing else was set since.
+    remembered: Option<(u64, BTreeMap<GlobalId, Tensor>)>,
 }
+
+/// Steps after which what globals hold is copied again.
+const BETWEEN_COPIES: u64 = 100;
 
 impl Live<'_> {
     /// What the globals hold that have changed.
     fn contents(&self) -> Result<BTreeMap<GlobalId, Tensor>, ExecError> {
         self.stored.iter().map(|&g| Ok((g, self.steps.get(g)?))).collect()
     }
-}
 
-impl Live<'_> {
+    /// Copies what the globals hold before a step, if the last copy is old. A copy before each step would cost more than
+    /// running some steps again in the one case in which numbers went astray.
+    fn remember(&mut self, step: u64) -> Result<(), ExecError> {
+        let recent = self.remembered.as_ref().is_some_and(|(at, _)| step < at + BETWEEN_COPIES);
+        if !recent {
+            // The old one first, so that there are never two.
+            self.remembered = None;
+            self.remembered = Some((step, self.contents()?));
+        }
+        Ok(())
+    }
+
+    /// What the globals held before this step, which has run: the steps since the copy are run again.
+    fn before(
+        &mut self,
+        step: u64,
+        inputs: &dyn Fn(u64) -> Result<Vec<Tensor>, TrainError>,
+    ) -> Result<BTreeMap<GlobalId, Tensor>, TrainError> {
+        let Some((from, contents)) = self.remembered.take() else { return Ok(self.contents()?) };
+        self.steps.set(contents.into_iter().collect())?;
+        for step in from..step {
+            self.steps.step(&inputs(step)?)?;
+        }
+        Ok(self.contents()?)
+    }
+
     /// Gives a global other contents.
     fn put(&mut self, global: GlobalId, contents: Tensor) -> Result<(), ExecError> {
+        self.remembered = None;
         self.steps.set(vec![(global, contents)])?;
         if !self.stored.contains(&global) {
             self.stored.push(global);

@@ -5,4 +5,5 @@ mod globals;
 mod moves;
 mod plans;
 mod regions;
+mod trainer;
 mod training;

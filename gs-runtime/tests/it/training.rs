@@ -435,6 +435,44 @@ fn networks_with_learned_quantisers_train() {
     check(text, &list, "loss,grad,update{lr=0.01}", &[34, 3, 8, 8], 5);
 }
 
+/// Weights that are squeezed, or chosen among levels softly or for good; a value that is rounded or not as a truth value says.
+#[test]
+fn networks_with_weights_on_levels_train() {
+    let list = [
+        ("w1", "7,3,3,3"),
+        ("scale_1", "+7"),
+        ("l2", "9,7,3,3,4"),
+        ("scale_2", "+9"),
+        ("l3", "16,9,1,1,16"),
+        ("scale_3", "+"),
+        ("w4", "5,16"),
+        ("scale_4", "+"),
+        ("l5", "5,5,2"),
+        ("scale_5", "+"),
+        ("step_3", "+"),
+    ];
+    let text = "const @tau : f32[] = splat(3.0)\nconst @no : bool[] = splat(false)\nconst @yes : bool[] = splat(true)\n\
+        graph @main(%x : f32[N, 3, 8, 8]) -> (%logits : f32[N, 5]) {\n\
+        %u1 = dorefa(@w1, @scale_1) {axis = 0, bits = 3}\n\
+        %1 = conv(%x, %u1) {pads = [1, 1, 1, 1]}\n\
+        %2 = relu(%1)\n\
+        %3 = lsq(%2, @step_3) {signed = false}\n\
+        %4 = where(@no, %2, %3)\n\
+        %u2 = slb_train(@l2, @scale_2, @tau, @no) {axis = 0}\n\
+        %5 = conv(%4, %u2) {pads = [1, 1, 1, 1], strides = [2, 2]}\n\
+        %u3 = slb_train(@l3, @scale_3, @tau, @yes) {bits = 4}\n\
+        %6 = conv(%5, %u3)\n\
+        %7 = relu(%6)\n\
+        %8 = global_average_pool(%7)\n\
+        %9 = flatten(%8)\n\
+        %u4 = dorefa(@w4, @scale_4) {bits = 1}\n\
+        %10 = gemm(%9, %u4) {trans_b = true}\n\
+        %u5 = slb_train(@l5, @scale_5, @tau, @yes) {bits = 1, hard_phase = \"frozen\"}\n\
+        %logits = gemm(%10, %u5) {trans_b = true}\n\
+        return %logits\n}\n";
+    check(text, &list, "loss,grad,canonicalize,update{lr=0.01}", &[5, 3, 8, 8], 5);
+}
+
 /// Quantisers that cannot join what makes their operand: others read it too, or several quantisers share it.
 #[test]
 fn values_that_are_read_unrounded_too_train() {

@@ -1,0 +1,77 @@
+//! The training loop: what it says when numbers go astray.
+
+use super::common::{module, runtime};
+use gs_algos::callback::{Callback, CallbackResult, TrainState};
+use gs_eval::{DataError, Field, Tensor};
+use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
+use gs_runtime::trainer::{Augment, Engine, Next, Pick, TrainError, TrainOptions, Trainer, TrainingData};
+
+const SAMPLES: usize = 24;
+
+/// Samples whose pixels and labels follow from their number.
+struct Numbers;
+
+impl TrainingData for Numbers {
+    fn len(&self) -> usize {
+        SAMPLES
+    }
+
+    fn gather(&self, picks: &[Pick]) -> Result<Vec<Field>, DataError> {
+        let pixels =
+            picks.iter().flat_map(|p| (0..6).map(|i| ((p.index * 7 + i * 5) % 11) as f32 * 0.1 - 0.5));
+        let labels: Vec<i64> = picks.iter().map(|p| (p.index % 3) as i64).collect();
+        let x = Tensor::f32s([picks.len(), 6], pixels.collect::<Vec<f32>>()).expect("a tensor");
+        let labels = Tensor::i64s([picks.len()], labels).expect("a tensor");
+        Ok(vec![("x".to_owned(), x), ("labels".to_owned(), labels)])
+    }
+}
+
+/// Sets a parameter to what it is, before each step: what a run could be taken up from is then lost each time.
+struct Touch;
+
+impl Callback for Touch {
+    fn step_begin(&mut self, state: &mut TrainState<'_>) -> CallbackResult {
+        let global = state.module.global_named("w2").ok_or("no parameter")?;
+        let contents = state.globals.get(global)?;
+        state.globals.set(global, contents)
+    }
+}
+
+/// The step at which numbers go astray, and where.
+fn astray(callbacks: Vec<Box<dyn Callback>>) -> (u64, Option<String>) {
+    let mut module = module(
+        "dims N >= 1\nparam @w1 : f32[8, 6] = uniform(seed 1, -0.5, 0.5)\nparam @w2 : f32[3, 8] = uniform(seed 2, -0.5, 0.5)\n\
+         graph @main(%x : f32[N, 6]) -> (%logits : f32[N, 3]) {\n\
+         %1 = gemm(%x, @w1) {trans_b = true}\n\
+         %2 = exp(%1) from \"growth\"\n\
+         %logits = gemm(%2, @w2) {trans_b = true}\n\
+         return %logits\n}\n",
+    );
+    let mut registry = PassRegistry::default();
+    gs_passes::passes::register(&mut registry);
+    let manager = PassManager { registry: &registry, verify_each: true };
+    let pipeline = Pipeline::parse("loss,grad,update{lr=1.5}").expect("a pipeline");
+    manager.run(&pipeline, &mut module, &mut PassContext::default(), &mut |_| {}).expect("a training graph");
+    let options = TrainOptions {
+        epochs: 200,
+        batch: 4,
+        seed: 3,
+        augment: Augment { crop: 0, flip: false },
+        engine: "test".to_owned(),
+    };
+    let fast = runtime(2);
+    let mut trainer = Trainer { engine: Engine::Runtime(&fast), options, callbacks };
+    match trainer.run(&mut module, &Numbers, None, &mut |_| Next::Go, &mut |_| Ok(())) {
+        Err(TrainError::Astray { step, place, .. }) => (step, place),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_operation_that_went_astray_is_named_though_the_steps_before_were_not_kept() {
+    let (step, place) = astray(Vec::new());
+    // Some steps are run again, more than one epoch of them.
+    assert!(step > SAMPLES as u64 / 4, "step {step}");
+    assert!(place.as_ref().is_some_and(|p| p.contains('"')), "{place:?}");
+    assert_eq!((step, place), astray(vec![Box::new(Touch)]));
+}
