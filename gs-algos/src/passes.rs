@@ -5,13 +5,13 @@ use crate::calibrate::{CalibrateOptions, calibrate};
 use crate::deploy::{DeployError, Form, Lowering};
 use crate::distillation::{self, DistillationConfig};
 use crate::freeze::freeze;
-use crate::lsq::{Lsq, LsqConfig};
+use crate::lsq::{self, Lsq, LsqConfig};
 use crate::observe::observe;
 use crate::observers::{ObserverKind, WeightRule};
-use crate::pact::{Pact, PactConfig};
+use crate::pact::{self, Pact, PactConfig};
 use crate::recalibrate::{RecalibrateOptions, recalibrate_bn};
 use crate::simqat::{SimQat, SimQatConfig};
-use crate::slb::{Slb, SlbConfig};
+use crate::slb::{self, Slb, SlbConfig};
 use crate::targets;
 use gs_ir::{Module, Phase};
 use gs_passes::manager::{
@@ -22,9 +22,9 @@ use serde::Deserialize;
 /// Adds the passes of this crate.
 pub fn register(registry: &mut PassRegistry) {
     registry.register(&SIMQAT, |o| Ok(Box::new(SimQat { config: read_options::<SimQatConfig>(o)? })));
-    registry.register(&LSQ, |o| Ok(Box::new(Lsq { config: read_options::<LsqConfig>(o)? })));
-    registry.register(&PACT, |o| Ok(Box::new(Pact { config: read_options::<PactConfig>(o)? })));
-    registry.register(&SLB, |o| Ok(Box::new(Slb { config: read_options::<SlbConfig>(o)? })));
+    registry.register(&lsq::INFO, |o| Ok(Box::new(Lsq { config: read_options::<LsqConfig>(o)? })));
+    registry.register(&pact::INFO, |o| Ok(Box::new(Pact { config: read_options::<PactConfig>(o)? })));
+    registry.register(&slb::INFO, |o| Ok(Box::new(Slb { config: read_options::<SlbConfig>(o)? })));
     registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
     registry.register(&RECALIBRATE, |o| Ok(Box::new(read_options::<Recalibrate>(o)?)));
     registry.register(&OBSERVE, |o| Ok(Box::new(read_options::<Observe>(o)?)));
@@ -67,112 +67,6 @@ static SIMQAT: PassInfo = PassInfo {
 impl Pass for SimQat {
     fn info(&self) -> &'static PassInfo {
         &SIMQAT
-    }
-    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        self.apply(module, context)
-    }
-}
-
-static LSQ: PassInfo = PassInfo {
-    name: "lsq",
-    doc: "insert quantisers whose steps are learned (Esser et al. 2020)",
-    options: &[
-        ("target", "the target that decides placement (ort-cpu)"),
-        ("weight_bits", "width of weights (4)"),
-        ("act_bits", "width of what inner layers read (4)"),
-        ("edge_bits", "width of the first and last layers, of sums and outputs (8)"),
-        ("per_channel", "one step per output channel of a weight (false)"),
-        ("init", "first steps: lsq (from mean magnitudes) or mse (least error) (lsq)"),
-        ("grad_scale", "whether gradients of steps are scaled by 1 / sqrt(n * highest code) (true)"),
-        ("step_lr", "learning rate of steps (that of the network)"),
-        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
-        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
-        (
-            "layers",
-            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
-        ),
-    ],
-    accepts: &[Phase::Float, Phase::Instrumented],
-    produces: Some(Phase::Instrumented),
-};
-
-impl Pass for Lsq {
-    fn info(&self) -> &'static PassInfo {
-        &LSQ
-    }
-    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        self.apply(module, context)
-    }
-}
-
-static PACT: PassInfo = PassInfo {
-    name: "pact",
-    doc: "clip activations where training finds it best (Choi et al. 2018), put weights on odd levels (Zhou et al. 2016)",
-    options: &[
-        ("target", "the target that decides placement (ort-cpu)"),
-        ("weight_bits", "width of weights, 1 to 7 (4)"),
-        ("act_bits", "width of what inner layers read (4)"),
-        ("edge_bits", "width of the first and last layers, of sums and outputs (8)"),
-        ("per_channel", "levels of their own for each output channel (true)"),
-        ("train_scale", "whether the scale of levels is trained (false)"),
-        ("clip", "percent of the values that a clip leaves alone at first (99.9)"),
-        ("clip_decay", "factor of alpha^2 in the loss (0.0002)"),
-        ("clip_lr", "learning rate of clips (that of the network)"),
-        ("grad_scale", "whether gradients of clips are scaled by 1 / sqrt(n * highest code) (true)"),
-        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
-        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
-        (
-            "layers",
-            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
-        ),
-    ],
-    accepts: &[Phase::Float, Phase::Instrumented],
-    produces: Some(Phase::Instrumented),
-};
-
-impl Pass for Pact {
-    fn info(&self) -> &'static PassInfo {
-        &PACT
-    }
-    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
-        self.apply(module, context)
-    }
-}
-
-static SLB: PassInfo = PassInfo {
-    name: "slb",
-    doc: "search weights of few bits among their levels (Yang et al. 2020)",
-    options: &[
-        ("target", "the target that decides placement (ort-cpu)"),
-        ("bits", "width of weights, 1 to 4 (2)"),
-        (
-            "act_bits",
-            "width of activations, 2 to 8; 32: they and the first and last layers stay in float (32)",
-        ),
-        ("edge_bits", "width of the first and last layers where activations are quantised (8)"),
-        ("per_channel", "levels of their own for each output channel (true)"),
-        ("train_scale", "whether the scale of levels is trained (true)"),
-        ("tau_start", "temperature at first (1)"),
-        ("tau_end", "temperature at last (100)"),
-        ("t_start", "part of the run after which the temperature begins to rise (0.2)"),
-        ("t_end", "part of the run after which weights are hard (0.9)"),
-        ("hard_phase", "what logits do then: ste or frozen (ste)"),
-        ("logit_lr", "learning rate of logits, by AdamW (0.01)"),
-        ("scale_lr", "learning rate of scales (that of the network)"),
-        ("observer", "how ranges are observed in training (ema{decay=0.99})"),
-        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
-        (
-            "layers",
-            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
-        ),
-    ],
-    accepts: &[Phase::Float, Phase::Instrumented],
-    produces: Some(Phase::Instrumented),
-};
-
-impl Pass for Slb {
-    fn info(&self) -> &'static PassInfo {
-        &SLB
     }
     fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         self.apply(module, context)

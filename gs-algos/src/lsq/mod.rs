@@ -13,8 +13,8 @@ use crate::learned::{LEAST_STEP, calibrate_activations, follow_ranges, parameter
 use crate::placement::{PlacementError, Question, Request, can_be_negative, place};
 use crate::simqat;
 use crate::simqat::norms::positive_factors;
-use gs_ir::{Attr, Module};
-use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_ir::{Attr, Module, Phase};
+use gs_passes::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_passes::rules::Site;
 use gs_passes::training::ParamGroup;
 
@@ -80,6 +80,39 @@ impl Algorithm for Lsq {
 
     fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         freeze_and_deploy(module, &self.config.target, Form::default())
+    }
+}
+
+/// The algorithm as a pass.
+pub(crate) static INFO: PassInfo = PassInfo {
+    name: "lsq",
+    doc: "insert quantisers whose steps are learned (Esser et al. 2020)",
+    options: &[
+        ("target", "the target that decides placement (ort-cpu)"),
+        ("weight_bits", "width of weights (4)"),
+        ("act_bits", "width of what inner layers read (4)"),
+        ("edge_bits", "width of the first and last layers, of sums and outputs (8)"),
+        ("per_channel", "one step per output channel of a weight (false)"),
+        ("init", "first steps: lsq (from mean magnitudes) or mse (least error) (lsq)"),
+        ("grad_scale", "whether gradients of steps are scaled by 1 / sqrt(n * highest code) (true)"),
+        ("step_lr", "learning rate of steps (that of the network)"),
+        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
+        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
+        (
+            "layers",
+            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
+        ),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: Some(Phase::Instrumented),
+};
+
+impl Pass for Lsq {
+    fn info(&self) -> &'static PassInfo {
+        &INFO
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        self.apply(module, context)
     }
 }
 

@@ -16,9 +16,9 @@ use crate::learned::{
 use crate::placement::{PlacementError, Question, Request, can_be_negative, place};
 use crate::simqat;
 use crate::simqat::norms::positive_factors;
-use gs_ir::{Attr, Module};
+use gs_ir::{Attr, Module, Phase};
 use gs_passes::grid::channel_axis;
-use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_passes::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_passes::rules::Site;
 use gs_passes::training::ParamGroup;
 
@@ -91,6 +91,41 @@ impl Algorithm for Pact {
 
     fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         freeze_and_deploy(module, &self.config.target, Form::default())
+    }
+}
+
+/// The algorithm as a pass.
+pub(crate) static INFO: PassInfo = PassInfo {
+    name: "pact",
+    doc: "clip activations where training finds it best (Choi et al. 2018), put weights on odd levels (Zhou et al. 2016)",
+    options: &[
+        ("target", "the target that decides placement (ort-cpu)"),
+        ("weight_bits", "width of weights, 1 to 7 (4)"),
+        ("act_bits", "width of what inner layers read (4)"),
+        ("edge_bits", "width of the first and last layers, of sums and outputs (8)"),
+        ("per_channel", "levels of their own for each output channel (true)"),
+        ("train_scale", "whether the scale of levels is trained (false)"),
+        ("clip", "percent of the values that a clip leaves alone at first (99.9)"),
+        ("clip_decay", "factor of alpha^2 in the loss (0.0002)"),
+        ("clip_lr", "learning rate of clips (that of the network)"),
+        ("grad_scale", "whether gradients of clips are scaled by 1 / sqrt(n * highest code) (true)"),
+        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
+        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
+        (
+            "layers",
+            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
+        ),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: Some(Phase::Instrumented),
+};
+
+impl Pass for Pact {
+    fn info(&self) -> &'static PassInfo {
+        &INFO
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        self.apply(module, context)
     }
 }
 

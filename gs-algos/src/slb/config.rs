@@ -5,6 +5,17 @@ use crate::simqat::{ActConfig, ConfigError, LayerConfig, SimQatConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// How the scale of a weight's levels is chosen at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleInit {
+    /// Where the squared error of the weight is least.
+    #[default]
+    Mse,
+    /// In proportion to the mean |w|, as would be best for normally distributed weights.
+    Mean,
+}
+
 /// What logits do once weights are hard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,6 +41,8 @@ pub struct SlbConfig {
     pub edge_bits: u8,
     /// Levels of their own for each output channel of a weight, or one set per weight.
     pub per_channel: bool,
+    /// How the scale of a weight's levels is chosen at first.
+    pub init: ScaleInit,
     /// Whether the scale of a weight's levels is trained.
     pub train_scale: bool,
     /// The temperature at first.
@@ -63,6 +76,7 @@ impl Default for SlbConfig {
             act_bits: 32,
             edge_bits: 8,
             per_channel: true,
+            init: ScaleInit::default(),
             train_scale: true,
             tau_start: 1.0,
             tau_end: 100.0,

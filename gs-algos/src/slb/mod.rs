@@ -7,7 +7,7 @@
 mod config;
 mod search;
 
-pub use config::{HardPhase, SlbConfig};
+pub use config::{HardPhase, ScaleInit, SlbConfig};
 
 use crate::algorithm::{Algorithm, RunLength, freeze_and_deploy};
 use crate::calibrate::CalibrateOptions;
@@ -16,9 +16,9 @@ use crate::learned::{LEAST_STEP, calibrate_activations, follow_ranges, operands_
 use crate::placement::{PlacementError, Question, Request, place};
 use crate::simqat;
 use crate::simqat::norms::positive_factors;
-use gs_ir::{Attr, Module};
+use gs_ir::{Attr, Module, Phase};
 use gs_passes::grid::channel_axis;
-use gs_passes::manager::{PassContext, PassError, PassReport};
+use gs_passes::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_passes::rules::Site;
 use gs_passes::training::{Optimiser, ParamGroup};
 
@@ -55,7 +55,7 @@ impl Algorithm for Slb {
         let mut done = place(module, context, &config, &request)?;
         let chosen = done.placed.iter().filter(|p| p.rule == "weight_levels");
         for placed in chosen.clone() {
-            search::begin(module, placed, self.config.train_scale)?;
+            search::begin(module, placed, &self.config)?;
         }
         let chosen = chosen.count();
         gs_passes::passes::remove_dead(module);
@@ -99,6 +99,48 @@ impl Algorithm for Slb {
 
     fn convert(&self, module: &mut Module, _: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         freeze_and_deploy(module, &self.config.target, Form::default())
+    }
+}
+
+/// The algorithm as a pass.
+pub(crate) static INFO: PassInfo = PassInfo {
+    name: "slb",
+    doc: "search weights of few bits among their levels (Yang et al. 2020)",
+    options: &[
+        ("target", "the target that decides placement (ort-cpu)"),
+        ("bits", "width of weights, 1 to 4 (2)"),
+        (
+            "act_bits",
+            "width of activations, 2 to 8; 32: they and the first and last layers stay in float (32)",
+        ),
+        ("edge_bits", "width of the first and last layers where activations are quantised (8)"),
+        ("per_channel", "levels of their own for each output channel (true)"),
+        ("init", "first scales: mse (least error) or mean (from the mean magnitude) (mse)"),
+        ("train_scale", "whether the scale of levels is trained (true)"),
+        ("tau_start", "temperature at first (1)"),
+        ("tau_end", "temperature at last (100)"),
+        ("t_start", "part of the run after which the temperature begins to rise (0.2)"),
+        ("t_end", "part of the run after which weights are hard (0.9)"),
+        ("hard_phase", "what logits do then: ste or frozen (ste)"),
+        ("logit_lr", "learning rate of logits, by AdamW (0.01)"),
+        ("scale_lr", "learning rate of scales (that of the network)"),
+        ("observer", "how ranges are observed in training (ema{decay=0.99})"),
+        ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
+        (
+            "layers",
+            "settings of single layers: {SELECTOR={act_bits=, weight_bits=, weight_per_channel=}} ({})",
+        ),
+    ],
+    accepts: &[Phase::Float, Phase::Instrumented],
+    produces: Some(Phase::Instrumented),
+};
+
+impl Pass for Slb {
+    fn info(&self) -> &'static PassInfo {
+        &INFO
+    }
+    fn run(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
+        self.apply(module, context)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The two ends of the search: logits that stand for a pretrained weight, and the soft weights of training.
 
-use super::config::{HardPhase, SlbConfig};
+use super::config::{HardPhase, ScaleInit, SlbConfig};
 use crate::algorithm::RunLength;
 use crate::calibrate::check_finite;
-use crate::learned::{LEAST_STEP, magnitudes, set_values};
+use crate::learned::{LEAST_STEP, Magnitude, set_values};
+use crate::quant::ChannelLayout;
 use gs_eval::Materializer;
 use gs_ir::{At, Attr, AttrSet, Literal, Module, OpId, Rewriter, Role, ValueId};
 use gs_passes::manager::PassError;
@@ -19,7 +20,7 @@ const SCALES: [f64; 5] = [1.0, 1.0, 1.87, 2.57, 3.15];
 ///
 /// # Errors
 /// A weight that cannot be read or is not finite.
-pub(super) fn begin(module: &mut Module, placed: &Placed, train_scale: bool) -> Result<(), PassError> {
+pub(super) fn begin(module: &mut Module, placed: &Placed, config: &SlbConfig) -> Result<(), PassError> {
     let op = placed.op;
     let global = |place: usize| module.op(op).operand(place).and_then(|v| module.as_global(v));
     let (Some(logits), Some(scale)) = (global(0), global(1)) else { return Ok(()) };
@@ -30,20 +31,66 @@ pub(super) fn begin(module: &mut Module, placed: &Placed, train_scale: bool) -> 
     let tensor = Materializer::new(module).tensor(weight)?;
     let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
     check_finite(&placed.value, &values)?;
-    let scales: Vec<f32> = magnitudes(&values, tensor.dims(), axis)?
-        .iter()
-        .map(|m| ((SCALES[bits] * m.mean().unwrap_or(0.0)) as f32).max(LEAST_STEP))
-        .collect();
+    let scales = first_scales(&values, tensor.dims(), axis, bits, config.init)?;
     let inner: usize = axis.map_or(1, |a| tensor.dims().iter().skip(a + 1).product());
     let channel = |i: usize| i / inner.max(1) % scales.len().max(1);
     let first = first_logits(&values, |i| scales.get(channel(i)).copied().unwrap_or(1.0), bits);
     let mut rewriter = Rewriter::new(module);
     set_values(&mut rewriter, logits, &first);
     set_values(&mut rewriter, scale, &scales);
-    if !train_scale {
+    if !config.train_scale {
         rewriter.set_role(scale, Role::State, false);
     }
     Ok(())
+}
+
+/// The scales of the levels, one or one for each element of `axis`.
+///
+/// # Errors
+/// A bad axis.
+fn first_scales(
+    values: &[f32],
+    dims: &[usize],
+    axis: Option<usize>,
+    bits: usize,
+    init: ScaleInit,
+) -> Result<Vec<f32>, PassError> {
+    let layout = match axis {
+        Some(axis) => ChannelLayout::new(dims, axis)?,
+        None => ChannelLayout::new(&[1, values.len()], 0)?,
+    };
+    layout.check(values.len())?;
+    let scale = |c: usize| {
+        let mut m = Magnitude::default();
+        layout.runs(values, c).for_each(|run| m.observe(run));
+        let mean = (SCALES[bits] * m.mean().unwrap_or(0.0)) as f32;
+        // Of two levels the mean is the best there is.
+        let scale = match init {
+            ScaleInit::Mse if bits > 1 => best_scale(&|| layout.runs(values, c).flatten(), m.largest(), bits),
+            _ => mean,
+        };
+        scale.max(LEAST_STEP)
+    };
+    Ok((0..layout.channels()).map(scale).collect())
+}
+
+/// Scales that are tried: so many parts of the largest |w|.
+const PARTS: u32 = 80;
+
+/// The scale at which the levels nearest to the weights have the least squared error.
+fn best_scale<'v, I: Iterator<Item = &'v f32>>(weights: &dyn Fn() -> I, largest: f32, bits: usize) -> f32 {
+    let top = f64::from((1u32 << bits) - 1);
+    let error = |scale: f64| -> f64 {
+        let step = 2.0 * scale / top;
+        let distance = |w: f64| {
+            let k = ((w + scale) / step).round().clamp(0.0, top);
+            (w - (k * step - scale)).powi(2)
+        };
+        weights().map(|w| distance(f64::from(*w))).sum()
+    };
+    let tried = (PARTS / 5..=PARTS).map(|i| f64::from(largest) * f64::from(i) / f64::from(PARTS));
+    let best = tried.map(|s| (error(s), s)).min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map_or(largest, |(_, s)| s as f32)
 }
 
 /// -kappa (w / scale - v)^2 for each weight and level v, kappa = 2 / distance^2: the softmax at temperature 1 then has
@@ -122,6 +169,19 @@ fn soft(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scales_have_the_least_error() {
+        // Weights that are levels, some of them beyond the outermost.
+        let values: Vec<f32> = (0..64).map(|i| [-0.3, -0.1, 0.1, 0.3][i % 4]).collect();
+        let found = first_scales(&values, &[4, 16], Some(0), 2, ScaleInit::Mse).unwrap();
+        assert!(found.iter().all(|s| (s - 0.3).abs() < 0.005), "{found:?}");
+        let mean = first_scales(&values, &[4, 16], None, 2, ScaleInit::Mean).unwrap();
+        assert!(mean.len() == 1 && (mean[0] - 1.87 * 0.2).abs() < 1e-6, "{mean:?}");
+        let one = first_scales(&values, &[4, 16], None, 1, ScaleInit::Mse).unwrap();
+        assert!((one[0] - 0.2).abs() < 1e-6, "{one:?}");
+        assert_eq!(first_scales(&[0.0; 8], &[8], None, 4, ScaleInit::Mse).unwrap(), [LEAST_STEP]);
+    }
 
     #[test]
     fn the_nearest_level_has_the_greatest_logit_and_the_mean_is_the_weight() {
