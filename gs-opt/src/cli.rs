@@ -182,6 +182,15 @@ pub struct QuantizeArgs {
     /// How integers are written.
     #[arg(long, value_enum, default_value_t = FormArg::Qdq)]
     pub format: FormArg,
+    /// Width of weights in bits, 2 to 8; those of at most 4 are stored packed.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub weight_bits: u8,
+    /// Width of activations in bits, 2 to 8.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub act_bits: u8,
+    /// Width of the first and last layers, and of what they and additions read and write; else as the rest.
+    #[arg(long, value_name = "N")]
+    pub edge_bits: Option<u8>,
     /// Keep layers in float: exact source names, globs, or op:KIND. May be given several times.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,

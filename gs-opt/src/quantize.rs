@@ -169,11 +169,11 @@ fn pipelines(args: &QuantizeArgs) -> [Pipeline; 2] {
         Some(kind) => json!({ "data": "calib", "observer": kind }),
         None => json!({ "data": "calib" }),
     };
-    let place = vec![
-        step("canonicalize", json!({})),
-        step("fold-bn", json!({})),
-        step("simqat", json!({ "target": args.target, "exclude": args.exclude })),
-    ];
+    let simqat = json!({
+        "target": args.target, "exclude": args.exclude, "edge_bits": args.edge_bits,
+        "weight": { "bits": args.weight_bits }, "act": { "bits": args.act_bits },
+    });
+    let place = vec![step("canonicalize", json!({})), step("fold-bn", json!({})), step("simqat", simqat)];
     let choose = vec![step("calibrate", calibrate), step("freeze", json!({}))];
     [Pipeline { steps: place }, Pipeline { steps: choose }]
 }

@@ -73,6 +73,40 @@ fn an_excluded_layer_leaves_its_neighbours_in_integers() {
     assert!(said.contains("relu belongs to the layer \"conv2a\""), "{said}");
 }
 
+/// Weights of 4 bits take half the bytes of those of 8, and the file that holds them packed computes what was foretold.
+#[test]
+fn few_bits_make_a_small_file() {
+    let folder = folder();
+    let dir = folder.path();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shapes/shapes.onnx");
+    let quantise = |name: &str, options: &[&str]| {
+        let args = ["quantize", model, "--data", "shapes:train:64", "--require-coverage", "1", "-o", name];
+        succeeds(dir, &[&args[..], options].concat());
+        fs::metadata(dir.join(name)).expect("a written file").len()
+    };
+    let eight = quantise("w8.onnx", &[]);
+    let four = quantise("w4.onnx", &["--weight-bits", "4", "--act-bits", "4", "--edge-bits", "8"]);
+    let qoperator = quantise(
+        "q4.onnx",
+        &["--weight-bits", "4", "--act-bits", "4", "--edge-bits", "8", "--format", "qoperator"],
+    );
+    assert!(four * 10 < eight * 7 && qoperator < four, "{eight}, {four}, {qoperator} bytes");
+    let outputs = |name: &str| {
+        let out = format!("{name}.npz");
+        let said = succeeds(dir, &["eval", name, "--data", "shapes:test:200", "--outputs", &out]);
+        (said.lines().next().map(str::to_owned), fs::read(dir.join(out)).expect("outputs"))
+    };
+    assert!(outputs("w4.onnx") == outputs("q4.onnx"), "the forms differ");
+    assert_eq!((opset(&dir.join("w8.onnx")), opset(&dir.join("w4.onnx"))), (21, 21));
+    quantise("w2.onnx", &["--weight-bits", "2"]);
+    assert_eq!(opset(&dir.join("w2.onnx")), 25);
+    refuses(
+        dir,
+        &["quantize", model, "--data", "shapes:train:64", "--weight-bits", "9", "-o", "w9.onnx"],
+        &["weight.bits", "9"],
+    );
+}
+
 /// The version of `ai.onnx` that a file states.
 fn opset(path: &Path) -> i64 {
     let bytes = fs::read(path).expect("a written file");
