@@ -2,7 +2,8 @@
 //! loop may be another.
 
 use gs_eval::Tensor;
-use gs_ir::{GlobalId, Module};
+use gs_ir::{GlobalId, Init, Module, Rewriter};
+use gs_passes::training::train_graph;
 use std::collections::BTreeMap;
 use std::error::Error;
 
@@ -37,6 +38,24 @@ pub struct TrainState<'a> {
     pub loss: Option<f64>,
     /// Figures by name, which hosts log; a callback may add its own.
     pub metrics: &'a mut BTreeMap<String, f64>,
+}
+
+impl TrainState<'_> {
+    /// The module with what its globals hold now.
+    ///
+    /// # Errors
+    /// Contents that cannot be had.
+    pub fn snapshot(&self) -> Result<Module, Box<dyn Error + Send + Sync>> {
+        let mut now = self.module.clone();
+        let Some(train) = train_graph(self.module) else { return Ok(now) };
+        let stored: Vec<GlobalId> = self.module.graph(train).updates().map(|u| u.0).collect();
+        let mut rewriter = Rewriter::new(&mut now);
+        for id in stored {
+            let ty = rewriter.ty(rewriter.global(id).ty).clone();
+            rewriter.set_global(id, ty, Init::Data(self.globals.get(id)?.data()));
+        }
+        Ok(now)
+    }
 }
 
 /// What a callback may fail with.

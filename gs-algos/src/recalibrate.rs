@@ -6,9 +6,11 @@
 //! means of these over all batches become the running ones.
 
 use crate::calibrate::{CalibrateError, inputs_of};
-use gs_eval::{DataSource, Executor, Tensor, TensorSpec};
+use crate::callback::{Callback, CallbackResult, TrainState};
+use gs_eval::{DataSource, Executor, Materializer, Tensor, TensorSpec};
 use gs_ir::{At, Attr, GlobalId, Init, Module, OpId, Rewriter, ValueId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What recalibration is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +110,30 @@ pub fn recalibrate_bn(
         }
     }
     Ok(RecalibrateReport { norms: taps.len() / 2, samples: batches * batch })
+}
+
+/// Measures statistics anew after the last step of training: before a network is converted.
+pub struct Recalibration {
+    /// Runs the network.
+    pub executor: Arc<dyn Executor>,
+    /// Samples as training sees them. A network that was trained on changed pictures has their statistics.
+    pub data: Arc<dyn DataSource>,
+    /// How many of them.
+    pub options: RecalibrateOptions,
+}
+
+impl Callback for Recalibration {
+    fn train_end(&mut self, state: &mut TrainState<'_>) -> CallbackResult {
+        let mut now = state.snapshot()?;
+        let (executor, data) = (self.executor.as_ref(), self.data.as_ref());
+        let written: Vec<GlobalId> = with_batch_statistics(&now)?.1.into_values().collect();
+        recalibrate_bn(&mut now, executor, data, &self.options, &mut |_, _| true)?;
+        let mut materializer = Materializer::new(&now);
+        for global in written {
+            state.globals.set(global, materializer.tensor(global)?)?;
+        }
+        Ok(())
+    }
 }
 
 /// The statistics of batches, by the value that holds them: which global they are for.

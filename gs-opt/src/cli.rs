@@ -321,6 +321,9 @@ pub struct TrainArgs {
     /// Mirror half of the pictures.
     #[arg(long)]
     pub flip: bool,
+    /// Measure the statistics of batch normalisation anew at the end, on so many batches of the samples.
+    #[arg(long, value_name = "BATCHES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub recalibrate: Option<u32>,
     /// Seed of everything random.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

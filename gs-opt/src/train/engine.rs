@@ -2,7 +2,8 @@
 
 use crate::cli::Engine as EngineArg;
 use crate::failure::{Failure, Outcome};
-use gs_eval::{Evaluator, Executor};
+use gs_eval::{Evaluator, ExecError, Executor, Plan, TensorSpec};
+use gs_ir::{GraphId, Module, ValueId};
 use gs_runtime::Runtime;
 use gs_runtime::trainer::Engine;
 
@@ -35,5 +36,17 @@ impl TrainEngine {
             Self::Fast(runtime) => runtime,
             Self::Reference(evaluator) => evaluator,
         }
+    }
+}
+
+impl Executor for TrainEngine {
+    fn prepare<'a>(
+        &'a self,
+        module: &'a Module,
+        graph: GraphId,
+        inputs: &[TensorSpec],
+        taps: &[ValueId],
+    ) -> Result<Box<dyn Plan + 'a>, ExecError> {
+        self.executor().prepare(module, graph, inputs, taps)
     }
 }

@@ -6,8 +6,7 @@ use crate::failure::Outcome;
 use crate::progress::Progress;
 use crate::source::Samples;
 use gs_algos::callback::{Callback, CallbackResult, TrainState};
-use gs_ir::{GlobalId, Init, Module, Rewriter};
-use gs_passes::training::train_graph;
+use gs_ir::Module;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,26 +27,13 @@ pub(super) struct HeldOut {
 impl Callback for HeldOut {
     fn epoch_end(&mut self, state: &mut TrainState<'_>) -> CallbackResult {
         let began = Instant::now();
-        let now = snapshot(state)?;
+        let now = state.snapshot()?;
         if let Some(top1) = top1(&now, &self.engine, &self.samples).map_err(|f| f.message)? {
             state.metrics.insert(TOP1.to_owned(), top1);
         }
         state.metrics.insert(SECONDS.to_owned(), began.elapsed().as_secs_f64());
         Ok(())
     }
-}
-
-/// The module with what its globals hold now.
-fn snapshot(state: &TrainState<'_>) -> Result<Module, Box<dyn std::error::Error + Send + Sync>> {
-    let mut now = state.module.clone();
-    let Some(train) = train_graph(state.module) else { return Ok(now) };
-    let stored: Vec<GlobalId> = state.module.graph(train).updates().map(|u| u.0).collect();
-    let mut rewriter = Rewriter::new(&mut now);
-    for id in stored {
-        let ty = rewriter.ty(rewriter.global(id).ty).clone();
-        rewriter.set_global(id, ty, Init::Data(state.globals.get(id)?.data()));
-    }
-    Ok(now)
 }
 
 /// The accuracy of a network on samples, where they have labels.

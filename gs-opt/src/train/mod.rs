@@ -19,8 +19,9 @@ use engine::TrainEngine;
 use gs_algos::algorithm::Algorithm;
 use gs_algos::callback::Callback;
 use gs_algos::distillation::Distilled;
+use gs_algos::recalibrate::{RecalibrateOptions, Recalibration};
 use gs_eval::DataSource;
-use gs_runtime::trainer::{Augment, Next, TrainError, TrainOptions, Trainer};
+use gs_runtime::trainer::{Augment, Changed, Next, TrainError, TrainOptions, Trainer};
 use held_out::HeldOut;
 use log::Log;
 use std::fs;
@@ -39,6 +40,7 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
     let (algorithm, labels) = asked(args)?;
     let mut module = files::read_to_run(&args.model)?;
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?.for_training();
+    let samples = Arc::new(samples);
     let held_out = match &args.val {
         Some(spec) => Some(Arc::new(Samples::open_beside(spec, &args.preprocess, &module)?)),
         None => None,
@@ -70,6 +72,7 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         // Last: what it sees is what the algorithm leaves.
         callbacks.push(Box::new(HeldOut { engine: engine.clone(), samples: samples.clone() }));
     }
+    callbacks.extend(recalibration(args, &engine, &samples));
     make_folder(&args.output)?;
     files::write_form(&began_with, &args.output.join(BEGAN_WITH))?;
     drop(began_with);
@@ -91,6 +94,19 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         args.output.display()
     );
     Ok(())
+}
+
+/// What measures the statistics of batch normalisation anew, on pictures that are changed as those of the next epoch
+/// would be.
+fn recalibration(
+    args: &TrainArgs,
+    engine: &Arc<TrainEngine>,
+    samples: &Arc<Samples>,
+) -> Option<Box<dyn Callback>> {
+    let options = RecalibrateOptions { batches: args.recalibrate? as usize, batch: args.batch };
+    let augment = Augment { crop: args.crop, flip: args.flip };
+    let data = Arc::new(Changed::new(samples.clone(), args.seed, args.epochs, augment));
+    Some(Box::new(Recalibration { executor: engine.clone(), data, options }))
 }
 
 /// The algorithm that was asked for, and whether labels are needed.

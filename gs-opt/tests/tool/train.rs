@@ -67,6 +67,33 @@ fn a_network_is_trained_and_deployed() {
     succeeds(dir, &["eval", "net.onnx", "--data", "shapes:test:64"]);
 }
 
+/// Statistics of batch normalisation measured anew: they are others, parameters are the same, and again so.
+#[test]
+fn statistics_are_measured_anew_at_the_end() {
+    let folder = folder();
+    let dir = folder.path();
+    let statistics = |run: &str| {
+        let module = gs_opt::files::read(&dir.join(run).join("trained.gsir")).expect("a trained network");
+        let mut materializer = gs_eval::Materializer::new(&module);
+        let mut of = |op: gs_ir::OpId, i: usize| {
+            let global = module.op(op).operand(i).and_then(|v| module.as_global(v)).expect("a global");
+            materializer.tensor(global).expect("contents").to_f64s().expect("numbers")
+        };
+        let main = module.main().expect("a graph");
+        let norm = module.ops_in(main).find(|&op| module.is(op, "batch_norm")).expect("a normalisation");
+        [of(norm, 1), of(norm, 3), of(norm, 4)]
+    };
+    trains(dir, &["-o", "plain"]);
+    trains(dir, &["-o", "anew", "--recalibrate", "2"]);
+    trains(dir, &["-o", "again", "--recalibrate", "2"]);
+    let (plain, anew) = (statistics("plain"), statistics("anew"));
+    assert_eq!(plain[0], anew[0]);
+    assert_ne!(plain[1], anew[1]);
+    assert_ne!(plain[2], anew[2]);
+    assert_eq!(anew, statistics("again"));
+    fails(dir, &["-o", "none", "--recalibrate", "0"], &["--recalibrate"]);
+}
+
 /// With quantisers: every layer learns, and what is deployed runs in integers.
 #[test]
 fn a_network_with_quantisers_is_trained_and_deployed() {

@@ -12,7 +12,7 @@ mod steps;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Fnv, Manifest};
 pub use error::TrainError;
-pub use sampling::{Augment, Pick, TrainingData};
+pub use sampling::{Augment, Changed, Pick, TrainingData};
 pub use steps::Engine;
 
 use gs_algos::callback::{Callback, Globals, TrainState};

@@ -1,8 +1,9 @@
 //! Which samples a step sees, and how pictures are changed.
 
 use gs_eval::random::bits;
-use gs_eval::{DataError, Field};
+use gs_eval::{DataError, DataSource, Field};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How pictures are changed in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,31 @@ pub trait TrainingData: Send + Sync {
     /// A number that tells these samples from others, for checkpoints: a run is not taken up on other data.
     fn fingerprint(&self) -> u64 {
         0
+    }
+}
+
+/// Samples in an order and a form in which training sees them: for what measures a network as it is trained.
+pub struct Changed {
+    data: Arc<dyn TrainingData>,
+    order: Order,
+    augment: Augment,
+}
+
+impl Changed {
+    /// The samples of the epoch of this number.
+    pub fn new(data: Arc<dyn TrainingData>, seed: u64, epoch: usize, augment: Augment) -> Self {
+        let order = Order::of(seed, epoch, data.len());
+        Self { data, order, augment }
+    }
+}
+
+impl DataSource for Changed {
+    fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    fn batch(&self, range: Range<usize>) -> Result<Vec<Field>, DataError> {
+        self.data.gather(&self.order.picks(range, &self.augment))
     }
 }
 
