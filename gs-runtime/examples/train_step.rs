@@ -2,13 +2,15 @@
 //!
 //! `cargo run --release -p gs-runtime --example train_step -- FILE [ALGORITHM...] [--batch N] [--threads N] [--rounds N]`
 //!
-//! An algorithm is `float`, or what `gs-opt train --algorithm` takes; several are timed in turns, in one process, so that the
+//! An algorithm is `float`, or what `gs-opt train --algorithm` takes, with `distilled:` before it if a teacher is to run
+//! along; several are timed in turns, in one process, so that the
 //! ratio of their times to the first one's does not depend on what else the machine does. With one, the peak of the memory
 //! is that of its training.
 
 #![allow(clippy::print_stdout)]
 
 use gs_algos::algorithm::{self, RunLength};
+use gs_algos::distillation::{DistillationConfig, Distilled};
 use gs_eval::{InMemory, Tensor, TensorSpec};
 use gs_ir::{Module, OpId, Registry, ValueId};
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
@@ -147,10 +149,14 @@ fn training(file: &str, text: &str, runtime: &Runtime, images: &Tensor) -> Resul
     if text == "float" {
         run("loss", None, &mut module, &mut context)?;
     } else {
+        let (distilled, text) = text.strip_prefix("distilled:").map_or((false, text), |text| (true, text));
         let pipeline = Pipeline::parse(text).map_err(|e| format!("{e:?}"))?;
         let step = pipeline.steps.first().ok_or("no algorithm")?;
         let info = algorithm::find(&step.name).ok_or("no algorithm of this name")?;
-        let algorithm = (info.make)(&step.options)?;
+        let mut algorithm = (info.make)(&step.options)?;
+        if distilled {
+            algorithm = Box::new(Distilled { inner: algorithm, config: DistillationConfig::default() });
+        }
         run("canonicalize", None, &mut module, &mut context)?;
         algorithm.apply(&mut module, &mut context).map_err(|e| e.to_string())?;
         run("calibrate{data=calib}", None, &mut module, &mut context)?;

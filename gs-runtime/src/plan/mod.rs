@@ -180,6 +180,30 @@ impl<'a> RuntimePlan<'a> {
     }
 }
 
+/// Refuses inputs that are not those that a plan was made for.
+///
+/// # Errors
+/// Their number, or what is wrong with the first that does not fit.
+pub(crate) fn check_inputs(
+    module: &Module,
+    graph: GraphId,
+    specs: &[TensorSpec],
+    inputs: &[Tensor],
+) -> Result<(), ExecError> {
+    let params = module.graph(graph).params();
+    if inputs.len() != params.len() {
+        return Err(ExecError::InputCount { expected: params.len(), found: inputs.len() });
+    }
+    for ((spec, tensor), &p) in specs.iter().zip(inputs).zip(params) {
+        let found = TensorSpec::of(tensor);
+        if *spec != found {
+            let name = module.str(module.value(p).name).to_owned();
+            return Err(ExecError::Input { name, expected: spec.to_string(), found });
+        }
+    }
+    Ok(())
+}
+
 /// The values of a run that are at hand.
 struct Values<'p> {
     constants: &'p FxHashMap<ValueId, Tensor>,
@@ -203,17 +227,7 @@ fn reads<'s>(stage: &'s Stage<'_>) -> Box<dyn Iterator<Item = ValueId> + 's> {
 
 impl Plan for RuntimePlan<'_> {
     fn run(&mut self, inputs: &[Tensor], tap: &mut Tap<'_>) -> Result<RunOutput, ExecError> {
-        let params = self.planner.module.graph(self.graph).params();
-        if inputs.len() != params.len() {
-            return Err(ExecError::InputCount { expected: params.len(), found: inputs.len() });
-        }
-        for ((spec, tensor), &p) in self.specs.iter().zip(inputs).zip(params) {
-            let found = TensorSpec::of(tensor);
-            if *spec != found {
-                let name = self.planner.module.str(self.planner.module.value(p).name).to_owned();
-                return Err(ExecError::Input { name, expected: spec.to_string(), found });
-            }
-        }
+        check_inputs(self.planner.module, self.graph, &self.specs, inputs)?;
         self.refresh()?;
         let values = self.run_stages(inputs, tap)?;
         let g = self.planner.module.graph(self.graph);

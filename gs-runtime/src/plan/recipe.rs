@@ -224,25 +224,37 @@ impl Site<'_> {
     }
 
     fn conv_shape(&self, weight: &Tensor) -> Option<ConvShape> {
-        let attrs = self.attrs();
-        let [c_in, h, w] = self.image(0)?;
-        let &[c_out, per_group, kh, kw] = weight.dims() else { return None };
-        let groups = usize::try_from(attrs.int("group", 1)).ok().filter(|&g| g > 0)?;
-        let shape = ConvShape {
-            h,
-            w,
-            c_in,
-            c_out,
-            kernel: [kh, kw],
-            stride: pair_or_one(attrs, "strides")?,
-            pads: pads(attrs)?,
-            dilation: pair_or_one(attrs, "dilations")?,
-            groups,
-        };
-        (per_group.checked_mul(groups) == Some(c_in)
-            && self.result.dims == [c_out, shape.out_h(), shape.out_w()])
-        .then_some(shape)
+        shape_of_conv(self.attrs(), &self.image(0)?, weight.dims(), &self.result.dims)
     }
+}
+
+/// The shape of a two-dimensional convolution of images `[c, h, w]`, if these extents fit each other.
+pub(crate) fn shape_of_conv(
+    attrs: &AttrSet,
+    x: &[usize],
+    weight: &[usize],
+    y: &[usize],
+) -> Option<ConvShape> {
+    let &[c_in, h, w] = x else { return None };
+    let &[c_out, per_group, kh, kw] = weight else { return None };
+    let groups = usize::try_from(attrs.int("group", 1)).ok().filter(|&g| g > 0)?;
+    let shape = ConvShape {
+        h,
+        w,
+        c_in,
+        c_out,
+        kernel: [kh, kw],
+        stride: pair_or_one(attrs, "strides")?,
+        pads: pads(attrs)?,
+        dilation: pair_or_one(attrs, "dilations")?,
+        groups,
+    };
+    let sound = h > 0 && w > 0 && shape.stride.iter().chain(&shape.dilation).all(|&n| n > 0);
+    let fits = sound
+        && c_out % groups == 0
+        && per_group.checked_mul(groups) == Some(c_in)
+        && *y == [c_out, shape.out_h(), shape.out_w()];
+    fits.then_some(shape)
 }
 
 fn code_type(code: Code) -> Option<CodeType> {

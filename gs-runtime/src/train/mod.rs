@@ -9,25 +9,32 @@
 
 mod buffers;
 mod build;
+mod layers;
 mod piece;
+mod pointwise;
+mod pooling;
 mod profile;
 mod quantise;
 mod region;
 mod sample;
 mod schedule;
 mod state;
+mod sums;
 mod wave;
 mod weights;
+mod wholes;
 
 use crate::Runtime;
 use crate::kernels::{KernelError, Scratch};
 use crate::plan::build::Planner;
+use crate::plan::check_inputs;
 use build::Builder;
 use gs_eval::{Bindings, ExecError, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module, OpId, ValueId};
 use piece::{BatchValue, Extents, Gathered, Held, Home, WholePiece};
 use profile::Clock;
 pub use profile::Spent;
+use quantise::ranges_last;
 use region::{Region, Shared};
 use rustc_hash::{FxHashMap, FxHashSet};
 use state::State;
@@ -110,7 +117,7 @@ impl<'a> TrainPlan<'a> {
     fn make(&mut self, taps: &[ValueId]) -> Result<(), ExecError> {
         let module = self.planner.module;
         let g = module.graph(self.graph);
-        let ops = self.planner.needed(self.graph);
+        let ops = ranges_last(module, &self.planner.needed(self.graph));
         let updated = g.updates().map(|u| u.0).collect();
         let mut builder = Builder::new(&mut self.planner, updated, &ops);
         let inputs = g.params().iter().map(|&v| builder.input(v)).collect();
@@ -176,7 +183,7 @@ impl<'a> TrainPlan<'a> {
     /// Where the inputs are not those that the plan was made for, or an operation fails on these values; what is stored
     /// may be incomplete then.
     pub fn step(&mut self, inputs: &[Tensor]) -> Result<StepOutput, ExecError> {
-        self.check(inputs)?;
+        check_inputs(self.planner.module, self.graph, &self.specs, inputs)?;
         for (&home, tensor) in self.parts.inputs.iter().zip(inputs) {
             self.state.homes[home] = Held::Tensor(tensor.clone());
         }
@@ -197,21 +204,6 @@ impl<'a> TrainPlan<'a> {
         let done = self.step(inputs);
         let spent = self.clock.take().map_or_else(Vec::new, |c| c.read());
         Ok((done?, spent))
-    }
-
-    fn check(&self, inputs: &[Tensor]) -> Result<(), ExecError> {
-        let params = self.planner.module.graph(self.graph).params();
-        if inputs.len() != params.len() {
-            return Err(ExecError::InputCount { expected: params.len(), found: inputs.len() });
-        }
-        for ((spec, tensor), &p) in self.specs.iter().zip(inputs).zip(params) {
-            let found = TensorSpec::of(tensor);
-            if *spec != found {
-                let name = self.planner.module.str(self.planner.module.value(p).name).to_owned();
-                return Err(ExecError::Input { name, expected: spec.to_string(), found });
-            }
-        }
-        Ok(())
     }
 
     fn run_stages(&mut self, symbols: &mut Bindings) -> Result<(), ExecError> {

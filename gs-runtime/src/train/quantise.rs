@@ -2,13 +2,14 @@
 //! joins that of the relu before, and what a learned step or clip is given is summed on the way. Weights are rounded by
 //! themselves, between the regions.
 
-use super::build::{Builder, Found, OpenSum};
+use super::build::{Builder, Found};
 use super::piece::{Batch, Channels, GateKind, Gathered, Home, Part, Rounded, Sample, Whole};
+use super::sums::OpenSum;
 use crate::kernels::{FakeQuant, Learned, NO_CLIP, RELU};
 use crate::plan::slot::{Code, Slot};
 use gs_eval::ExecError;
 use gs_eval::quant::CodeKind;
-use gs_ir::{OpId, Use, ValueId};
+use gs_ir::{Module, OpId, Use, ValueId};
 
 /// Operations that round, and the gradients through them.
 const QUANTISERS: [&str; 3] = ["fake_quant", "lsq", "pact"];
@@ -76,6 +77,27 @@ enum Readers {
     Gradient { relu: bool },
     /// Others.
     Others,
+}
+
+/// Operations in an order in which what depends on a watched range (a choice between it and the earlier one) comes only when
+/// it is read, or last: a range is there when the value is, and that may not be until it is rounded.
+pub(super) fn ranges_last(module: &Module, ops: &[OpId]) -> Vec<OpId> {
+    let of_range = |op: OpId| {
+        module.is(op, "where")
+            && module
+                .op(op)
+                .present_operands()
+                .any(|v| module.producer(v).is_some_and(|p| module.is(p, "observe")))
+    };
+    let (mut ordered, mut held): (Vec<OpId>, Vec<OpId>) = (Vec::with_capacity(ops.len()), Vec::new());
+    for &op in ops {
+        let wanted = gs_eval::reads(module, op);
+        let now = held.extract_if(.., |&mut h| module.op(h).results().iter().any(|v| wanted.contains(v)));
+        ordered.extend(now);
+        if of_range(op) { held.push(op) } else { ordered.push(op) }
+    }
+    ordered.extend(held);
+    ordered
 }
 
 impl Builder<'_, '_> {

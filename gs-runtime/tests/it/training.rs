@@ -390,6 +390,42 @@ fn networks_with_quantisers_train() {
     check(text, &list, QAT, &[34, 3, 8, 8], 5);
 }
 
+/// The choice whether a range still follows stands between watching it and rounding: neither costs a pass of its own.
+#[test]
+fn watching_and_rounding_join_what_makes_a_value() {
+    let mut module = module(
+        "dims N >= 1\nparam @w1 : f32[8, 3, 3, 3] = uniform(seed 1, -0.5, 0.5)\nparam @w2 : f32[8, 8, 3, 3] = uniform(seed 2, -0.5, 0.5)\n\
+         param @g : f32[8] = splat(1.0)\nparam @b : f32[8] = splat(0.0)\nconst @m : f32[8] = splat(0.0)\nconst @v : f32[8] = splat(1.0)\n\
+         graph @main(%x : f32[N, 3, 8, 8]) -> (%y : f32[N, 8]) {\n\
+         %1 = conv(%x, @w1) {pads = [1, 1, 1, 1]}\n\
+         %2 = batch_norm(%1, @g, @b, @m, @v)\n\
+         %3 = relu(%2)\n\
+         %4 = conv(%3, @w2) {pads = [1, 1, 1, 1]}\n\
+         %5 = add(%4, %3)\n\
+         %6 = relu(%5)\n\
+         %7 = global_average_pool(%6)\n\
+         %8 = flatten(%7)\n\
+         return %8\n}\n",
+    );
+    let algorithm = (gs_algos::algorithm::find("simqat").unwrap().make)(&serde_json::Map::new()).unwrap();
+    algorithm.apply(&mut module, &mut PassContext::default()).unwrap();
+    train(&mut module, "loss");
+    let length = gs_algos::algorithm::RunLength { steps: 100, steps_per_epoch: 10 };
+    algorithm.prepare_training(&mut module, length).unwrap();
+    train(&mut module, "grad,update");
+    let graph = train_graph(&module).unwrap();
+    assert!(module.ops_in(graph).any(|op| module.is(op, "where")), "no range stops to follow");
+    let batch = inputs(&[3, 3, 8, 8], 8, 1);
+    let specs: Vec<TensorSpec> = batch.iter().map(TensorSpec::of).collect();
+    let fast = runtime(1);
+    let mut plan = fast.train_plan(&module, graph, &specs, &[]).unwrap();
+    let spent = plan.profile(&batch).unwrap().1;
+    let times = |what: &str| spent.iter().filter(|s| s.what == what).count();
+    assert_eq!(times("range"), 0);
+    assert_eq!(times("sum, scale, limit"), 0);
+    assert!(times("sum, scale, limit, round, range") >= 4, "{spent:?}");
+}
+
 /// Learned steps and clips, on activations and on weights; one step is of a value without relu, one has two gradients.
 #[test]
 fn networks_with_learned_quantisers_train() {
