@@ -4,7 +4,8 @@ GS_TORCH names a Python with torch, onnx and numpy; without it nothing is run.
     $GS_TORCH tests/long/gradients.py GRADIENTS_BINARY
 The binary is `cargo build --release -p gs-opt --example gradients`. Each network is computed by PyTorch operator by
 operator from the same file, in training form, and the gradient of the cross entropy by each parameter is compared with
-ours: the largest difference, as a part of the largest gradient of that parameter.
+ours: the largest difference, as a part of the parameter's largest one. Where PyTorch's is less than a part in 100,000 of the
+network's largest (a bias before batch normalisation has no gradient but what rounding makes of it), ours must be so too.
 """
 import pathlib
 import subprocess
@@ -24,10 +25,12 @@ NETWORKS = [
     ("resnet_cifar10/resnet56_bn.onnx", 16),
     ("mlperf_tiny/resnet8_bn.onnx", 16),
     ("mlperf_tiny/vww_mobilenetv1_bn.onnx", 8),
-    ("prune_groups/resnet18.onnx", 4),
+    ("mlperf_tiny/ad_autoencoder_bn.onnx", 64),
 ]
 # What float32 leaves of a gradient through so many layers.
-ALLOWED = 2e-3
+ALLOWED = 1e-4
+# Gradients below this part of the network's largest are rounding.
+NOTHING = 1e-5
 
 
 def attributes(node):
@@ -67,7 +70,7 @@ def compute(graph, values, x):
             y = conv(pads(v[0], a, rank), v[1], v[2] if len(v) > 2 else None, a.get("strides", [1] * rank), 0,
                      a.get("dilations", [1] * rank), a.get("group", 1))
         elif op == "BatchNormalization":
-            y = F.batch_norm(v[0], v[3].detach().clone(), v[4].detach().clone(), v[1], v[2], True, 0.1,
+            y = F.batch_norm(v[0], v[3].detach(), v[4].detach(), v[1], v[2], True, 0.1,
                              a.get("epsilon", 1e-5))
         elif op == "Relu":
             y = F.relu(v[0])
@@ -101,6 +104,20 @@ def compute(graph, values, x):
             y = y + a.get("beta", 1.0) * v[2] if len(v) > 2 else y
         elif op == "MatMul":
             y = v[0] @ v[1]
+        elif op == "Slice":
+            starts, ends = v[1].tolist(), v[2].tolist()
+            axes = v[3].tolist() if len(v) > 3 else range(len(starts))
+            steps = v[4].tolist() if len(v) > 4 else [1] * len(starts)
+            picked = [slice(None)] * v[0].dim()
+            for axis, start, end, step in zip(axes, starts, ends, steps):
+                picked[axis] = slice(start, end, step)
+            y = v[0][tuple(picked)]
+        elif op == "Pad":
+            p = v[1].tolist() if len(v) > 1 else a["pads"]
+            rank = len(p) // 2
+            y = F.pad(v[0], [n for i in reversed(range(rank)) for n in (p[i], p[rank + i])])
+        elif op == "Concat":
+            y = torch.cat(v, a["axis"])
         elif op == "Constant":
             y = torch.from_numpy(numpy_helper.to_array(a["value"]).copy())
         elif op in ("Identity", "Dropout"):
@@ -132,20 +149,24 @@ def compare(binary, path, batch):
         np.savez(samples, **{given.name: x, "labels": y})
         subprocess.run([binary, str(path), samples, out], check=True)
         ours = dict(np.load(out))
-    worst, where, count = 0.0, "", 0
+    worst, where, count, nothing = 0.0, "", 0, 0
+    largest = max(i.grad.abs().max().item() for i in initializers.values() if i.grad is not None)
     for name, gradient in ours.items():
         if not name.startswith("grad."):
             continue
         wanted = initializers[name[5:]].grad.numpy()
         scale = np.abs(wanted).max()
-        # A bias before batch normalisation has no gradient but for rounding.
-        difference = np.abs(gradient - wanted).max() / max(scale, 1e-6)
         count += 1
+        if scale < NOTHING * largest:
+            nothing += 1
+            difference = 0.0 if np.abs(gradient).max() < NOTHING * largest else np.inf
+        else:
+            difference = np.abs(gradient - wanted).max() / scale
         if difference > worst:
             worst, where = difference, name[5:]
     print(f"{path.parent.name}/{path.name}: loss {float(ours['loss']):.6f} (PyTorch {loss.item():.6f}), "
-          f"{count} gradients, largest difference {worst:.1e} of the largest element, at {where}")
-    return count > 0 and worst < ALLOWED and abs(float(ours["loss"]) - loss.item()) < 1e-4
+          f"{count} gradients ({nothing} of rounding alone), largest difference {worst:.1e} of the largest element, at {where}")
+    return count > nothing and worst < ALLOWED and abs(float(ours["loss"]) - loss.item()) < 1e-4
 
 
 if __name__ == "__main__":
