@@ -93,7 +93,7 @@ pub(crate) static INFO: PassInfo = PassInfo {
         ("act_bits", "width of what inner layers read (4)"),
         ("edge_bits", "width of the first and last layers, of sums and outputs (8)"),
         ("per_channel", "one step per output channel of a weight (false)"),
-        ("init", "first steps: lsq (from mean magnitudes) or mse (least error) (lsq)"),
+        ("init", "first steps: mse (least error) or lsq (from mean magnitudes) (mse)"),
         ("grad_scale", "whether gradients of steps are scaled by 1 / sqrt(n * highest code) (true)"),
         ("step_lr", "learning rate of steps (that of the network)"),
         ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),

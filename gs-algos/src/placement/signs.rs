@@ -9,10 +9,10 @@ const FAR: usize = 64;
 
 /// Whether a tensor, and every other that shares its grid, can hold a negative number.
 pub(crate) fn can_be_negative(module: &Module, grids: &Grids, value: ValueId) -> bool {
-    match grids.class_of(value) {
-        Some((_, class)) => class.entries.iter().any(|&v| !never_negative(module, v, FAR)),
-        None => !never_negative(module, value, FAR),
-    }
+    let entries = grids.class_of(value).map_or(&[][..], |(_, class)| &class.entries[..]);
+    // What lies inside a layer enters no grid.
+    let entries = if entries.is_empty() { &[value][..] } else { entries };
+    entries.iter().any(|&v| !never_negative(module, v, FAR))
 }
 
 fn never_negative(module: &Module, value: ValueId, far: usize) -> bool {
