@@ -7,7 +7,8 @@ use gs_algos::freeze::freeze;
 use gs_eval::random::unit;
 use gs_eval::{DataSource, Evaluator, Executor, InMemory, Tensor};
 use gs_ir::{Module, OpId, Registry, infer_module, verify};
-use gs_passes::manager::{PassContext, Pipeline};
+use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
+use gs_passes::training::train_graph;
 use gs_text::{PrintOptions, SourceMap, Style, print_to_string};
 use std::collections::BTreeMap;
 
@@ -130,6 +131,27 @@ fn twice_is_once() {
         let once = print_to_string(&module, &PrintOptions::default());
         algorithm(text).apply(&mut module, &mut PassContext::default()).unwrap();
         assert_eq!(once, print_to_string(&module, &PrintOptions::default()), "{text}");
+    }
+}
+
+/// A step need not add twice: its quantisers read one sum.
+#[test]
+fn a_training_step_adds_once() {
+    for text in ALGORITHMS {
+        let mut module = applied(text);
+        let mut registry = PassRegistry::default();
+        gs_passes::passes::register(&mut registry);
+        let manager = PassManager { registry: &registry, verify_each: true };
+        let mut context = PassContext::default();
+        let pipeline = Pipeline::parse("loss").unwrap();
+        manager.run(&pipeline, &mut module, &mut context, &mut |_| {}).unwrap_or_else(|e| panic!("{e:?}"));
+        let train = train_graph(&module).unwrap();
+        let sums: Vec<OpId> = module.ops_in(train).filter(|&op| module.is(op, "add")).collect();
+        assert_eq!(sums.len(), 2, "{text}");
+        let relu = module.user_ops(module.op(sums[0]).result());
+        let readers = module.user_ops(module.op(relu[0]).result());
+        assert_eq!((relu.len(), readers.len()), (1, 2), "{text}");
+        assert_eq!(module.ops_in(module.main().unwrap()).filter(|&op| module.is(op, "add")).count(), 3);
     }
 }
 

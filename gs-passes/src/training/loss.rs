@@ -3,6 +3,8 @@
 use super::copy::copy_graph;
 use super::{TRAIN, detach, train_graph};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
+use crate::passes::merge_equal_of;
+use gs_ir::registry::Traits;
 use gs_ir::{At, Attr, AttrSet, Dim, ElemType, Module, OpKind, Phase, Rewriter, Type, ValueId};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,9 @@ impl Pass for Loss {
         for (name, value) in names.iter().zip(results) {
             rewriter.add_result(train, name, here(value), None);
         }
+        // What the network computes once for each grid that reads it, a step computes once.
+        let cheap = |m: &Module, op| m.op(op).graph == train && m.decl(op).traits.has(Traits::ELEMENTWISE);
+        merge_equal_of(module, &cheap);
         Ok(PassReport::counting([("weights that are trained on their own", detached)]))
     }
 }
