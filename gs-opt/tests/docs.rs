@@ -98,7 +98,8 @@ fn words(text: &str) -> BTreeSet<String> {
 /// The table of docs/targets.md: key, with `OP` where an operator stands, and its row.
 fn keys() -> BTreeMap<String, Key> {
     let page = read("docs/targets.md");
-    let rows = page.lines().filter(|l| l.starts_with("| `"));
+    let table = page.lines().skip_while(|l| !l.starts_with("| key |")).take_while(|l| l.starts_with('|'));
+    let rows = table.filter(|l| l.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let key = cells[1].trim_matches('`').to_owned();
