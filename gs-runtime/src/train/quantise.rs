@@ -63,10 +63,13 @@ impl OpenGrad {
     }
 }
 
-/// Where gradients of a value pass that was rounded as it was made.
-#[derive(Clone, Copy)]
-pub(super) struct Kept {
-    gates: Batch,
+/// What the way back needs of a value that was rounded as it was made.
+pub(super) enum Kept {
+    /// Where gradients pass.
+    Gates(Batch),
+    /// The sum that the value was: it is made once more. What it is made of is there anyway, for the gradients of weights and
+    /// of normalisations, and a buffer for the whole way would cost more than the pass.
+    Sum(OpenSum),
 }
 
 /// What reads a value, the quantiser that is looked at and those that watch its range left out.
@@ -291,14 +294,19 @@ impl Builder<'_, '_> {
         };
         let (rounded, kept) = match self.readers(op, x, sum.clip == RELU) {
             Readers::Nobody => (Rounded::Only, None),
-            // Where a parameter learns, how far off the value is must be known as well.
             Readers::Gradient { relu } if self.module.is(op, "fake_quant") => {
                 let bytes = self.slot(x)?.len();
                 let gates = self.new_batch(Slot::new(Code::F32, vec![bytes.div_ceil(4)]));
-                self.kept.insert(x, Kept { gates });
+                self.kept.insert(x, Kept::Gates(gates));
                 (Rounded::AndGate { positive: relu }, Some(gates))
             }
-            _ => (Rounded::AndValue, Some(self.make_batch(x)?)),
+            // Where a parameter learns, how far off the value is must be known as well.
+            Readers::Gradient { .. } => {
+                let again = OpenSum::new(sum.op, sum.terms.clone(), sum.clip);
+                self.kept.insert(x, Kept::Sum(again));
+                (Rounded::Only, None)
+            }
+            Readers::Others => (Rounded::AndValue, Some(self.make_batch(x)?)),
         };
         let write = self.make_batch(y)?;
         self.push_sum(&sum, Some((rounded, grid)), write, kept);
@@ -409,26 +417,41 @@ impl Builder<'_, '_> {
             return Ok(None);
         }
         let Some(reads) = self.gradients(dy) else { return Ok(None) };
-        let grad = match (self.kept.get(&x), grids) {
-            (Some(kept), _) => {
-                OpenGrad { op, reads, gate: GateKind::Bytes, seen: kept.gates, grid: None, given: None }
+        let seen = match self.kept.get(&x) {
+            Some(&Kept::Gates(gates)) => {
+                let gate = GateKind::Bytes;
+                return Ok(self.pass_on(
+                    dx,
+                    x,
+                    OpenGrad { op, reads, gate, seen: gates, grid: None, given: None },
+                ));
             }
-            (None, grids) => {
-                let Some(seen) = self.read_batch(x) else { return Ok(None) };
-                let gate = match grids {
-                    Grids::OfRange(_) => GateKind::Within,
-                    Grids::Learned { learned, .. } => GateKind::Learned { learned, relu: false },
-                };
-                let grid = Some(self.grids(parameter, 1, grids)?);
-                let given = given.filter(|g| !g.is_none()).map(|g| (g, factor));
-                OpenGrad { op, reads, gate, seen, grid, given }
+            Some(Kept::Sum(sum)) => {
+                let sum = OpenSum::new(sum.op, sum.terms.clone(), sum.clip);
+                let Some(slot) = self.slot(x) else { return Ok(None) };
+                let again = self.new_batch(slot);
+                self.push_sum(&sum, None, again, None);
+                Some(again)
             }
+            None => self.read_batch(x),
         };
+        let Some(seen) = seen else { return Ok(None) };
+        let gate = match grids {
+            Grids::OfRange(_) => GateKind::Within,
+            Grids::Learned { learned, .. } => GateKind::Learned { learned, relu: false },
+        };
+        let grid = Some(self.grids(parameter, 1, grids)?);
+        let given = given.filter(|g| !g.is_none()).map(|g| (g, factor));
+        Ok(self.pass_on(dx, x, OpenGrad { op, reads, gate, seen, grid, given }))
+    }
+
+    /// Lets the relu before a quantiser take its gradient, or makes it.
+    fn pass_on(&mut self, dx: ValueId, x: ValueId, grad: OpenGrad) -> Found {
         if self.goes_through_relu(dx, x) {
             self.open_grads.insert(dx, grad);
-            return Ok(Some(()));
+            return Some(());
         }
-        Ok(self.close_grad(op, dx, grad))
+        self.close_grad(grad.op, dx, grad)
     }
 
     /// What the sum of a learned parameter's gradient is multiplied by: 1 / sqrt(n * high), or nothing.
