@@ -242,10 +242,11 @@ impl Builder<'_, '_> {
                 // The gradient of a relu looks at the same value.
                 ("relu_grad", _) if relu => {
                     let dy = self.operand(user, 0);
-                    let from = dy
-                        .and_then(|dy| self.module.producer(dy))
-                        .filter(|&f| self.module.is(f, "fake_quant_grad") && self.operand(f, 1) == Some(x));
-                    if from.is_none_or(|f| !self.goes_through_relu(self.result(f), x)) {
+                    let from = dy.and_then(|dy| self.module.producer(dy));
+                    let through = from.is_some_and(|f| {
+                        GRADIENTS.contains(&self.module.op_name(f)) && self.operand(f, 1) == Some(x)
+                    });
+                    if !through || !dy.is_some_and(|dy| self.goes_through_relu(dy, x)) {
                         return Readers::Others;
                     }
                 }

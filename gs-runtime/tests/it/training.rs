@@ -426,6 +426,39 @@ fn watching_and_rounding_join_what_makes_a_value() {
     assert!(times("sum, scale, limit, round, range") >= 4, "{spent:?}");
 }
 
+/// What a learned step needs on the way back is made once more, where it was no value of its own.
+#[test]
+fn values_before_learned_quantisers_are_made_once_more() {
+    let list = [
+        ("w1", "4,3,3,3"),
+        ("g1", "+4"),
+        ("b1", "4"),
+        ("stat_m1", "4"),
+        ("stat_v1", "+4"),
+        ("w2", "5,4,1,1"),
+        ("step_1", "+"),
+    ];
+    let text = "graph @main(%x : f32[N, 3, 6, 6]) -> (%logits : f32[N, 5]) {\n\
+        %1 = conv(%x, @w1) {pads = [1, 1, 1, 1]}\n\
+        %2 = batch_norm(%1, @g1, @b1, @stat_m1, @stat_v1)\n\
+        %3 = relu(%2)\n\
+        %4 = lsq(%3, @step_1) {signed = false, samples = true}\n\
+        %5 = conv(%4, @w2)\n\
+        %6 = global_average_pool(%5)\n\
+        %logits = flatten(%6)\n\
+        return %logits\n}\n";
+    check(text, &list, "loss,grad,update{lr=0.01}", &[5, 3, 6, 6], 5);
+    let (module, graph) =
+        trained(&format!("dims N >= 1\n{}{text}", params(&list)), "loss,grad,update{lr=0.01}");
+    let batch = inputs(&[5, 3, 6, 6], 5, 1);
+    let specs: Vec<TensorSpec> = batch.iter().map(TensorSpec::of).collect();
+    let fast = runtime(1);
+    let mut plan = fast.train_plan(&module, graph, &specs, &[]).unwrap();
+    let spent = plan.profile(&batch).unwrap().1;
+    let times = |what: &str| spent.iter().filter(|s| s.what == what).count();
+    assert_eq!((times("sum, scale, limit, round, range"), times("sum, scale, limit")), (1, 1), "{spent:?}");
+}
+
 /// Learned steps and clips, on activations and on weights; one step is of a value without relu, one has two gradients.
 #[test]
 fn networks_with_learned_quantisers_train() {
