@@ -34,7 +34,7 @@ impl Algorithm for SimQat {
     /// module's header, and notes for every layer that stays in float why. Applying it twice equals once.
     ///
     /// # Errors
-    /// A wrong configuration, by its key; see [`PlacementError`].
+    /// A wrong configuration, by its key; see [`crate::placement::PlacementError`].
     fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         let request = Request {
             rules: &[("simqat", RULES)],
