@@ -51,7 +51,7 @@ pub enum FreezeError {
     /// A batch normalisation reads what a layer with a quantised weight computes, and folding it would change codes.
     #[error(
         "\"{name}\" normalises the result of \"{layer}\", and cannot become part of its quantised weight: {why}; run \
-         `fold-bn` before `simqat` (or exclude \"{layer}\")"
+         `fold-bn` before quantisers are placed (or exclude \"{layer}\")"
     )]
     BatchNorm {
         /// The batch normalisation.

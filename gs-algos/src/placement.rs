@@ -45,6 +45,15 @@ pub enum PlacementError {
         /// What was asked for.
         wanted: String,
     },
+    /// A batch normalisation behind a weight whose least code has no negative can be neither kept nor folded.
+    #[error(
+        "\"{name}\" normalises what a quantised layer computes, and has a negative factor; nothing folds it, and the \
+         least code of the weight has no negative: make its factors positive, or exclude the layer"
+    )]
+    NegativeFactor {
+        /// The batch normalisation.
+        name: String,
+    },
     /// There is no graph.
     #[error("the module has no graph")]
     NoGraph,
@@ -116,7 +125,7 @@ pub(crate) fn place(
         main,
         context,
         &|module| Env::new(module, main, &target, config, settled, request).map(|env| env.grids),
-        keeps_norms(&target, config, settled),
+        Beside { kept: keeps_norms(&target, config, settled), full: !config.weight.narrow_range },
     )?;
     if request.edge_bits.is_some_and(|bits| bits != config.act.bits) {
         let env = Env::new(module, main, &target, config, settled, request)?;
@@ -147,19 +156,34 @@ fn keeps_norms(target: &Target, config: &SimQatConfig, settled: Settled) -> bool
     settled.weight_signed && config.weight.symmetric && per_channel
 }
 
+/// What batch normalisations stand beside.
+#[derive(Clone, Copy)]
+struct Beside {
+    /// Whether they may stay; see [`keeps_norms`].
+    kept: bool,
+    /// Whether the least code of a weight has no negative, so that no factor may be negative.
+    full: bool,
+}
+
 /// Folds the batch normalisations that may not stay beside quantised weights, and makes the factors of the others
 /// positive.
+///
+/// # Errors
+/// One that has to be folded for its negative factors, and that no rule folds.
 fn prepare_norms(
     module: &mut Module,
     main: GraphId,
     context: &mut PassContext<'_>,
     analyse: &dyn Fn(&Module) -> Result<Grids, PlacementError>,
-    kept: bool,
+    Beside { kept, full }: Beside,
 ) -> Result<PassReport, PassError> {
     let mut grids = analyse(module)?;
-    let fold = norms::to_fold(module, main, &grids, kept);
+    let mut fold = norms::to_fold(module, main, &grids, kept);
     let mut report = PassReport::default();
-    if !fold.is_empty() && Phase::of(module) == Phase::Float {
+    let float = Phase::of(module) == Phase::Float;
+    let negative = if full && float { norms::stay_negative(module, main, &grids)? } else { Vec::new() };
+    fold.extend(&negative);
+    if !fold.is_empty() && float {
         let before = fold.len();
         report = fold_batch_norms(module, Some(fold), context)?;
         grids = analyse(module)?;
@@ -168,6 +192,11 @@ fn prepare_norms(
                 "{before} batch normalisations were folded before quantisers were placed: they can stay beside \
                  quantised weights only where these have no zero point and the target a scale for each channel"
             ));
+        }
+        for op in negative {
+            if module.op(op).is_live() && module.is(op, "batch_norm") {
+                return Err(PlacementError::NegativeFactor { name: module.label(op).to_owned() }.into());
+            }
         }
     }
     let negated = norms::make_positive(module, main, &grids)?;

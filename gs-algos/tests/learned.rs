@@ -370,6 +370,15 @@ const PATTERNS: &[(&str, &str, &str)] = &[
          %p = conv(%r, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"p\"\n",
     ),
     (
+        "shared weight + bn",
+        CONV,
+        "  %c = conv(%h, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \
+         %n = batch_norm(%c, @b, @beta, @mean, @var) : f32[N, 4, 6, 6] from \"n\"\n  \
+         %r = relu(%n) : f32[N, 4, 6, 6] from \"r\"\n  \
+         %d = conv(%r, @w) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"d\"\n  \
+         %p = batch_norm(%d, @gamma, @beta, @mean, @var) : f32[N, 4, 6, 6] from \"p\"\n",
+    ),
+    (
         "negative values",
         CONV,
         "  %c = conv(%h, @w, @b) {pads = [1, 1, 1, 1]} : f32[N, 4, 6, 6] from \"c\"\n  \

@@ -10,7 +10,7 @@ use gs_algos::quantisers::fake_quants;
 use gs_algos::simqat::{SimQat, SimQatConfig};
 use gs_eval::random::unit;
 use gs_eval::{Arithmetic, Evaluator, Executor, InMemory, Materializer, Tensor};
-use gs_ir::{Module, Registry, infer_module, verify};
+use gs_ir::{Init, Module, Registry, Rewriter, infer_module, verify};
 use gs_passes::manager::PassContext;
 use gs_text::{SourceMap, Style};
 
@@ -191,9 +191,21 @@ fn a_shared_weight_has_a_grid_for_each_of_its_layers() {
     assert_eq!(codes_deployed(&module), negated);
 }
 
+/// Where the least code has no negative, no factor may be negative: what cannot be negated is folded first.
 #[test]
 fn a_code_without_a_negative_is_not_lost() {
-    let mut module = instrumented(&parsed(SHARED), "weight = { narrow_range = false }");
+    let options = "weight = { narrow_range = false }";
+    let mut module = instrumented(&parsed(SHARED), options);
+    assert!(!module.all_ops().iter().any(|&op| module.is(op, "batch_norm")));
+    freeze(&mut module).unwrap_or_else(|e| panic!("{e}"));
+    to_integers(&mut module, "ort-cpu").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(module.all_ops().iter().filter(|&&op| module.is(op, "qconv")).count(), 2);
+    // A factor that became negative in training, where nobody kept it from that.
+    let mut module = instrumented(&parsed(&SHARED.replace("-0.75", "0.75")), options);
+    let factors = module.global_named("gamma").expect("factors");
+    let ty = module.ty(module.global(factors).ty).clone();
+    let data = Tensor::f32s([2], vec![1.5, -0.75]).expect("a tensor").data();
+    Rewriter::new(&mut module).set_global(factors, ty, Init::Data(data));
     let error = freeze(&mut module).expect_err("a factor is negative").to_string();
     for words in ["\"bn\"", "\"conv\"", "factors is negative", "`fold-bn`"] {
         assert!(error.contains(words), "{error}");

@@ -58,6 +58,30 @@ pub(crate) fn make_positive(
     Ok(channels)
 }
 
+/// The batch normalisations of layers that have a negative factor which cannot be made positive: what would have to be
+/// negated is read elsewhere too, or computed.
+///
+/// # Errors
+/// Contents that cannot be made.
+pub(crate) fn stay_negative(
+    module: &Module,
+    graph: GraphId,
+    grids: &Grids,
+) -> Result<Vec<OpId>, ContentsError> {
+    let mut materializer = Materializer::new(module);
+    let mut found = Vec::new();
+    for op in module.ops_in(graph).filter(|&op| module.is(op, "batch_norm")) {
+        let Some(&Part::Absorbed { into }) = grids.part(op) else { continue };
+        let factors = module.op(op).operand(1).and_then(|v| module.as_global(v));
+        let Some(factors) = factors else { continue };
+        let negative = materializer.tensor(factors)?.as_f32().is_some_and(|f| f.iter().any(|f| *f < 0.0));
+        if negative && negate(module, &mut materializer, op, into)?.is_none() {
+            found.push(op);
+        }
+    }
+    Ok(found)
+}
+
 /// What globals hold once channels are negated.
 struct Negated {
     channels: usize,
