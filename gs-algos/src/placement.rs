@@ -83,10 +83,10 @@ pub(crate) struct Request<'a> {
     pub(crate) rules: &'a [(&'a str, &'a str)],
     /// The least width of a weight.
     pub(crate) least_weight_bits: u8,
-    /// The width of the first and the last layers and of what they and additions read and write; the rest has the
-    /// widths of the configuration. Absent: all have. Where a layer inside and others read one sum, and the widths
-    /// differ, the sum is written twice.
-    pub(crate) edge_bits: Option<u8>,
+    /// What the algorithm calls keys of the common settings, where that is another name.
+    pub(crate) keys: &'a [(&'a str, &'a str)],
+    /// Whether weights between the first and the last layers lie on odd levels, whose codes have one more bit.
+    pub(crate) odd_levels: bool,
     /// Settings of its own.
     pub(crate) own: &'a OwnSettings<'a>,
 }
@@ -110,9 +110,10 @@ pub(crate) fn place(
     config: &SimQatConfig,
     request: &Request<'_>,
 ) -> Result<Outcome, PassError> {
-    config.check_from(request.least_weight_bits).map_err(PlacementError::from)?;
+    let named = |e: ConfigError| PlacementError::from(e.renamed(request.keys));
+    config.check_from(request.least_weight_bits).map_err(named)?;
     let target = targets::find(&config.target).map_err(PlacementError::from)?;
-    let settled = config.settle(&target).map_err(PlacementError::from)?;
+    let settled = config.settle_for(&target, request.odd_levels).map_err(named)?;
     if let Some(before) = module.meta.target.as_ref().filter(|t| **t != target.name) {
         let (before, wanted) = (before.clone(), target.name.clone());
         return Err(PlacementError::OtherTarget { before, wanted }.into());
@@ -127,7 +128,7 @@ pub(crate) fn place(
         &|module| Env::new(module, main, &target, config, settled, request).map(|env| env.grids),
         Beside { kept: keeps_norms(&target, config, settled), full: !config.weight.narrow_range },
     )?;
-    if request.edge_bits.is_some_and(|bits| bits != config.act.bits) {
+    if config.edge_bits.is_some_and(|bits| bits != config.act.bits) {
         let env = Env::new(module, main, &target, config, settled, request)?;
         let split = sums::split(module, main, &env.grids, &env.edges)?;
         report.absorb(PassReport::counting([("sums written twice, for two grids", split)]));
@@ -244,7 +245,7 @@ impl<'c> Env<'c> {
             .map(|(selector, layer)| Ok((select(&format!("layers.{selector}"), selector)?, *layer)))
             .collect();
         let grids = Grids::of(module, graph, target, &|op| !excluded.contains(&op));
-        let (edges, edge_bits) = (Edges::of(module, graph), request.edge_bits);
+        let (edges, edge_bits) = (Edges::of(module, graph), config.edge_bits);
         Ok(Self { grids, config, settled, layers: layers?, edges, edge_bits, own: request.own })
     }
 
@@ -285,7 +286,7 @@ impl<'c> Env<'c> {
             "weight_signed" => Some(Attr::Bool(self.settled.weight_signed)),
             "weight_symmetric" => Some(Attr::Bool(w.symmetric)),
             "weight_narrow" => Some(Attr::Bool(w.narrow_range)),
-            "weight_axis" => {
+            "weight_axis" | "weight_level_axis" => {
                 let per_channel = self.layer(Some(op), |l| l.weight_per_channel);
                 let per_channel = per_channel.unwrap_or(self.settled.weight_per_channel);
                 let axis = channel_axis(module, op).filter(|_| per_channel)?;

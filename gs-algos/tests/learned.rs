@@ -191,6 +191,66 @@ fn applying_twice_is_applying_once() {
     }
 }
 
+/// The layers whose weights have a grid for each channel, by the operator that quantises them.
+fn per_channel(module: &Module) -> BTreeMap<String, bool> {
+    let quantises = |op: gs_ir::OpId| {
+        let weight = module.op(op).operand(0).is_some_and(|v| module.as_global(v).is_some());
+        weight && ["lsq", "dorefa", "slb", "fake_quant"].contains(&module.op_name(op))
+    };
+    let named = |op: gs_ir::OpId| {
+        let reader = module.user_ops(module.op(op).result())[0];
+        (module.label(reader).to_owned(), module.attrs_of(op).get("axis").is_some())
+    };
+    module.all_ops().into_iter().filter(|&op| quantises(op)).map(named).collect()
+}
+
+/// What is said of single layers, and of all, is so with odd levels too.
+#[test]
+fn layers_have_the_granularity_that_is_asked_for() {
+    for name in ["lsq{per_channel=true", "pact{per_channel=true", "slb{act_bits=8"] {
+        let mut module = parsed(NETWORK);
+        apply(&mut module, &format!("{name}, layers={{a={{weight_per_channel=false}}}}}}"));
+        let wanted = [("stem", true), ("a", false), ("b", true), ("fc", true)];
+        let wanted = wanted.map(|(layer, each)| (layer.to_owned(), each));
+        assert_eq!(per_channel(&module), BTreeMap::from(wanted), "{name}");
+    }
+    for name in ["lsq{per_channel=false}", "pact{per_channel=false}", "slb{act_bits=8, per_channel=false}"] {
+        let mut module = parsed(NETWORK);
+        apply(&mut module, name);
+        assert!(per_channel(&module).values().all(|each| !each), "{name}");
+    }
+}
+
+/// What a target does not have is refused before anything is placed, in the words of the algorithm.
+#[test]
+fn what_contradicts_the_target_is_said_in_the_words_of_the_algorithm() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |from: &str, to: &str| {
+        let path = folder.path().join("other.toml");
+        let text = include_str!("../targets/ort-cpu.toml");
+        assert!(text.contains(from));
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+        path
+    };
+    let refused = |text: &str, path: &std::path::Path, words: &str| {
+        let step = Pipeline::parse(text).unwrap().steps.remove(0);
+        let mut options = step.options;
+        options.insert("target".to_owned(), json!(path));
+        let algorithm = (find(&step.name).unwrap().make)(&options).unwrap();
+        let said = algorithm.apply(&mut parsed(NETWORK), &mut PassContext::default());
+        let said = said.expect_err(text).to_string();
+        assert!(said.contains(words), "{text}: {said}");
+    };
+    let tensors = with("\"tensor\", \"channel\"", "\"tensor\"");
+    for text in ["pact", "slb", "lsq{per_channel=true}"] {
+        refused(text, &tensors, "`per_channel` = true");
+    }
+    let pairs = with("pair_saturation = false", "pair_saturation = true");
+    refused("pact", &pairs, "`edge_bits` = 8");
+    refused("pact{weight_bits=7, edge_bits=7}", &pairs, "`weight_bits` = 7");
+    refused("lsq{weight_bits=8, edge_bits=7}", &pairs, "`weight_bits` = 8");
+}
+
 /// Weights alone are quantised: what is deployed computes the same numbers.
 #[test]
 fn weights_on_levels_are_deployed_exactly() {

@@ -81,6 +81,7 @@ impl LsqConfig {
             target: self.target.clone(),
             act: ActConfig { bits: self.act_bits, ..ActConfig::default() },
             weight,
+            edge_bits: Some(self.edge_bits),
             observer: self.observer,
             exclude: self.exclude.clone(),
             layers: self.layers.clone(),

@@ -44,7 +44,12 @@ impl Algorithm for Lsq {
         let request = Request {
             rules: &[("lsq", RULES), ("simqat", simqat::RULES)],
             least_weight_bits: 2,
-            edge_bits: Some(self.config.edge_bits),
+            odd_levels: false,
+            keys: &[
+                ("weight.bits", "weight_bits"),
+                ("act.bits", "act_bits"),
+                ("weight.per_channel", "per_channel"),
+            ],
             own: &|question| self.setting(question),
         };
         let mut done = place(module, context, &config, &request)?;

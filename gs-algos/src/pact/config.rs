@@ -96,12 +96,14 @@ impl PactConfig {
         let mut config = SimQatConfig {
             target: self.target.clone(),
             act: ActConfig { bits: self.act_bits, ..ActConfig::default() },
+            edge_bits: Some(self.edge_bits),
             observer: self.observer,
             exclude: self.exclude.clone(),
             layers: self.layers.clone(),
             ..SimQatConfig::default()
         };
         config.weight.bits = self.weight_bits;
+        config.weight.per_channel = Some(self.per_channel);
         Ok(config)
     }
 }

@@ -17,7 +17,6 @@ use crate::placement::{PlacementError, Question, Request, can_be_negative, place
 use crate::simqat;
 use crate::simqat::norms::positive_factors;
 use gs_ir::{Attr, Module, Phase};
-use gs_passes::grid::channel_axis;
 use gs_passes::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_passes::rules::Site;
 use gs_passes::training::ParamGroup;
@@ -48,7 +47,12 @@ impl Algorithm for Pact {
         let request = Request {
             rules: &[("pact", RULES), ("simqat", simqat::RULES)],
             least_weight_bits: 1,
-            edge_bits: Some(self.config.edge_bits),
+            odd_levels: true,
+            keys: &[
+                ("weight.bits", "weight_bits"),
+                ("act.bits", "act_bits"),
+                ("weight.per_channel", "per_channel"),
+            ],
             own: &|question| self.setting(question),
         };
         let mut done = place(module, context, &config, &request)?;
@@ -133,10 +137,6 @@ impl Pact {
     fn setting(&self, q: &Question<'_>) -> Option<Attr> {
         match (q.key, q.site) {
             ("weight_learned" | "act_learned", _) => (!q.edge).then_some(Attr::Bool(true)),
-            ("weight_level_axis", Site::Op(op)) => {
-                let axis = channel_axis(q.module, op).filter(|_| self.config.per_channel)?;
-                Some(Attr::Int(axis as i64))
-            }
             ("act_negative", Site::Value(v)) => Some(Attr::Bool(can_be_negative(q.module, q.grids, v))),
             ("act_grad_scale", _) => Some(Attr::Bool(self.config.grad_scale)),
             _ => None,

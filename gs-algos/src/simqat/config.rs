@@ -145,6 +145,20 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The same in the words of an algorithm that calls some keys otherwise.
+    pub(crate) fn renamed(mut self, keys: &[(&str, &str)]) -> Self {
+        let (Self::Bits { key, .. } | Self::Number { key, .. } | Self::Contradiction { key, .. }) = &mut self
+        else {
+            return self;
+        };
+        if let Some((_, name)) = keys.iter().find(|(common, _)| common == key) {
+            *key = (*name).to_owned();
+        }
+        self
+    }
+}
+
 /// What a configuration leaves to the target, settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
@@ -206,6 +220,15 @@ impl SimQatConfig {
     /// # Errors
     /// What contradicts the target, by its key.
     pub fn settle(&self, target: &Target) -> Result<Settled, ConfigError> {
+        self.settle_for(target, false)
+    }
+
+    /// The same, where weights may lie on odd levels: codes then have one bit more than is said, but for the first and
+    /// the last layers.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub(crate) fn settle_for(&self, target: &Target, odd_levels: bool) -> Result<Settled, ConfigError> {
         let contradiction = |key: &str, value: String, has: String| {
             Err(ConfigError::Contradiction { key: key.to_owned(), value, target: target.name.clone(), has })
         };
@@ -242,12 +265,18 @@ impl SimQatConfig {
                 return contradiction(&key, per_channel.to_string(), format!("has {only} only"));
             }
         }
-        let bits = layers()
-            .filter_map(|(selector, l)| Some((format!("layers.{selector}.weight_bits"), l.weight_bits?)));
-        for (key, bits) in bits.chain([("weight.bits".to_owned(), self.weight.bits)]) {
-            if target.pair_saturation && bits > PAIR_BITS {
-                let has =
-                    format!("adds pairs of products in 16 bits, which hold those of {PAIR_BITS} bits only");
+        let more = u8::from(odd_levels);
+        let bits = layers().filter_map(|(selector, l)| {
+            Some((format!("layers.{selector}.weight_bits"), l.weight_bits?, more))
+        });
+        let edge = self.edge_bits.map(|bits| ("edge_bits".to_owned(), bits, 0));
+        for (key, bits, more) in bits.chain([("weight.bits".to_owned(), self.weight.bits, more)]).chain(edge)
+        {
+            if target.pair_saturation && bits + more > PAIR_BITS {
+                let has = format!(
+                    "adds pairs of products in 16 bits, which hold those of {} bits only",
+                    PAIR_BITS - more
+                );
                 return contradiction(&key, bits.to_string(), has);
             }
         }
@@ -327,6 +356,11 @@ mod tests {
                 &[("pair_saturation = false", "pair_saturation = true")],
                 "layers.fc.weight_bits",
             ),
+            (
+                "weight = { bits = 4 }\nedge_bits = 8",
+                &[("pair_saturation = false", "pair_saturation = true")],
+                "edge_bits",
+            ),
         ] {
             let config: SimQatConfig = toml::from_str(options).unwrap();
             let error = config.settle(&target(replace)).unwrap_err();
@@ -334,5 +368,17 @@ mod tests {
             assert!(said.contains(&format!("`{key}`")) && said.contains("`ort-cpu`"), "{options}: {said}");
             assert!(matches!(error, ConfigError::Contradiction { .. }), "{error:?}");
         }
+    }
+
+    /// Odd numbers of 7 bits are codes of 8.
+    #[test]
+    fn odd_levels_have_wider_codes() {
+        let target = target(&[("pair_saturation = false", "pair_saturation = true")]);
+        let config: SimQatConfig = toml::from_str("weight = { bits = 7 }\nedge_bits = 7").unwrap();
+        assert!(config.settle_for(&target, false).is_ok());
+        let said = config.settle_for(&target, true).unwrap_err().to_string();
+        assert!(said.contains("`weight.bits` = 7") && said.contains("6 bits only"), "{said}");
+        let config: SimQatConfig = toml::from_str("weight = { bits = 6 }\nedge_bits = 7").unwrap();
+        assert!(config.settle_for(&target, true).is_ok());
     }
 }

@@ -39,7 +39,8 @@ impl Algorithm for SimQat {
         let request = Request {
             rules: &[("simqat", RULES)],
             least_weight_bits: 2,
-            edge_bits: self.config.edge_bits,
+            odd_levels: false,
+            keys: &[],
             own: &|_| None,
         };
         let mut done = place(module, context, &self.config, &request)?;

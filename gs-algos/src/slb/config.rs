@@ -143,12 +143,14 @@ impl SlbConfig {
         }
         let mut config = SimQatConfig {
             target: self.target.clone(),
+            edge_bits: self.quantises_activations().then_some(self.edge_bits),
             observer: self.observer,
             exclude: self.exclude.clone(),
             layers: self.layers.clone(),
             ..SimQatConfig::default()
         };
         config.weight.bits = self.bits;
+        config.weight.per_channel = Some(self.per_channel);
         if self.quantises_activations() {
             config.act = ActConfig { bits: self.act_bits, ..ActConfig::default() };
         }

@@ -17,9 +17,7 @@ use crate::placement::{PlacementError, Question, Request, place};
 use crate::simqat;
 use crate::simqat::norms::positive_factors;
 use gs_ir::{Attr, Module, Phase};
-use gs_passes::grid::channel_axis;
 use gs_passes::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
-use gs_passes::rules::Site;
 use gs_passes::training::{Optimiser, ParamGroup};
 
 /// The rules that put choices in the place of weights.
@@ -49,7 +47,8 @@ impl Algorithm for Slb {
         let request = Request {
             rules: if self.config.quantises_activations() { &all } else { &all[..1] },
             least_weight_bits: 1,
-            edge_bits: Some(self.config.edge_bits),
+            odd_levels: true,
+            keys: &[("weight.bits", "bits"), ("act.bits", "act_bits"), ("weight.per_channel", "per_channel")],
             own: &|question| self.setting(question),
         };
         let mut done = place(module, context, &config, &request)?;
@@ -146,13 +145,6 @@ impl Pass for Slb {
 
 impl Slb {
     fn setting(&self, q: &Question<'_>) -> Option<Attr> {
-        match (q.key, q.site) {
-            ("weight_learned", _) => (!q.edge).then_some(Attr::Bool(true)),
-            ("weight_level_axis", Site::Op(op)) => {
-                let axis = channel_axis(q.module, op).filter(|_| self.config.per_channel)?;
-                Some(Attr::Int(axis as i64))
-            }
-            _ => None,
-        }
+        (q.key == "weight_learned" && !q.edge).then_some(Attr::Bool(true))
     }
 }
