@@ -253,13 +253,14 @@ static DISTILL: PassInfo = PassInfo {
     options: &[
         ("temperature", "what logits are divided by (4)"),
         ("weight", "the part of the loss that the teacher has, 0 to 1; the labels have the rest (0.9)"),
+        ("output", "the output that is learned (the one that the loss is of, or the first)"),
     ],
     accepts: &[Phase::Float, Phase::Instrumented],
     produces: None,
 };
 
 /// The pass `distill`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Distill {
     config: DistillationConfig,
 }

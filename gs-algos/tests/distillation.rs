@@ -4,7 +4,7 @@ use gs_algos::algorithm::{Algorithm, RunLength};
 use gs_algos::distillation::{
     DistillationConfig, Distilled, keep_teacher, learn_from_teacher, teacher_graph,
 };
-use gs_algos::simqat::SimQat;
+use gs_algos::simqat::{SimQat, SimQatConfig};
 use gs_eval::{Evaluator, Executor, Tensor};
 use gs_ir::{ElemType, Init, Literal, Module, Registry, Rewriter, Role, verify};
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
@@ -134,10 +134,7 @@ fn brief(module: &Module) -> String {
 #[test]
 fn the_teacher_joins_the_step_and_is_gone_when_converted() {
     let mut module = parsed(NETWORK);
-    let distilled = Distilled {
-        inner: Box::new(SimQat::default()),
-        config: DistillationConfig { temperature: 4.0, weight: 0.9 },
-    };
+    let distilled = Distilled { inner: Box::new(SimQat::default()), config: DistillationConfig::default() };
     let mut context = PassContext::default();
     distilled.apply(&mut module, &mut context).expect("applied");
     verify(&module).expect("a sound module");
@@ -188,12 +185,79 @@ fn set_f32(module: &mut Module, name: &str, count: usize) {
     Rewriter::new(module).set_global(global, ty, Init::Data(literal.data));
 }
 
+/// A network with two outputs that differ in what is trained: which of them is learned shows in what is trained.
+#[test]
+fn the_output_that_the_loss_is_of_is_learned() {
+    let network = || {
+        let mut module = parsed(
+            "gsir 1\nparam @v : f64[3] = splat(0.5)\nparam @w : f64[3] = splat(0.5)\n\
+             graph @main(%x : f64[2, 3]) -> (%a : f64[2, 3], %b : f64[2, 3]) {\n  \
+             %0 = add(%x, @v) : f64[2, 3]\n  %1 = mul(%x, @w) : f64[2, 3]\n  return %0, %1\n}\n",
+        );
+        keep_teacher(&mut module).expect("a teacher");
+        module
+    };
+    for (pipeline, learned) in [
+        ("loss{output=b},distill", "w"),
+        ("loss,distill", "v"),
+        ("loss{kind=none},distill{weight=1}", "v"),
+        ("loss{kind=none},distill{weight=1, output=b}", "w"),
+    ] {
+        let mut module = network();
+        run(&mut module, pipeline).unwrap_or_else(|e| panic!("{pipeline}: {e}"));
+        let train = train_graph(&module).expect("@train");
+        let read: Vec<&str> = module
+            .ops_in(train)
+            .filter(|&op| {
+                module.user_ops(module.op(op).result()).iter().any(|&o| leads_to_divergence(&module, o))
+            })
+            .flat_map(|op| module.op(op).present_operands())
+            .filter_map(|v| module.as_global(v))
+            .map(|g| module.str(module.global(g).name))
+            .filter(|n| ["v", "w", "teacher.v", "teacher.w"].contains(n))
+            .collect();
+        let teacher = format!("teacher.{learned}");
+        assert_eq!(read.iter().collect::<std::collections::BTreeSet<_>>().len(), 2, "{pipeline}: {read:?}");
+        assert!(read.contains(&learned) && read.contains(&teacher.as_str()), "{pipeline}: {read:?}");
+    }
+    let said = run(&mut network(), "loss,distill{output=c}").expect_err("no such output");
+    assert!(said.contains("`c`; there are: a, b"), "{said}");
+}
+
+/// Whether an operation divides logits by the temperature: a product that a `log_softmax` reads.
+fn leads_to_divergence(module: &Module, op: gs_ir::OpId) -> bool {
+    let read = module.user_ops(module.op(op).result());
+    read.iter().any(|&o| module.is(o, "log_softmax"))
+}
+
+/// A second time, the teacher is that of the first; where the algorithm fails, there is none yet.
+#[test]
+fn applying_twice_is_applying_once_and_a_failure_changes_nothing() {
+    let with =
+        |config| Distilled { inner: Box::new(SimQat { config }), config: DistillationConfig::default() };
+    let mut module = parsed(NETWORK);
+    let before = brief(&module);
+    let wrong = SimQatConfig { exclude: vec!["nothing".to_owned()], ..SimQatConfig::default() };
+    with(wrong).apply(&mut module, &mut PassContext::default()).expect_err("no layer has this name");
+    assert_eq!(brief(&module), before);
+    for _ in 0..2 {
+        let config = SimQatConfig::default();
+        with(config).apply(&mut module, &mut PassContext::default()).unwrap_or_else(|e| panic!("{e}"));
+        verify(&module).unwrap_or_else(|e| panic!("{e:?}"));
+    }
+    let mut once = parsed(NETWORK);
+    let config = SimQatConfig::default();
+    with(config).apply(&mut once, &mut PassContext::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(brief(&module), brief(&once));
+    assert!(teacher_graph(&module).is_some());
+}
+
 #[test]
 fn what_cannot_be_is_refused() {
     let mut module = shifted(1);
     let twice = keep_teacher(&mut module).expect_err("a second teacher").to_string();
     assert!(twice.contains("@teacher already"), "{twice}");
-    let config = DistillationConfig { temperature: 0.0, weight: 0.5 };
+    let config = DistillationConfig { temperature: 0.0, weight: 0.5, output: None };
     let cold = learn_from_teacher(&mut module, &config).expect_err("no temperature").to_string();
     assert!(cold.contains("`temperature` = 0"), "{cold}");
     let refused = |pipeline: &str, words: &str| {

@@ -4,18 +4,20 @@ use serde::Deserialize;
 use thiserror::Error;
 
 /// How the network learns from its teacher.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistillationConfig {
     /// What logits are divided by before they become probabilities: above 1, small ones count too.
     pub temperature: f32,
     /// The part of the loss that the teacher has, the labels having the rest: 0 to 1.
     pub weight: f32,
+    /// The output that is learned; the one that the loss is of (without a loss: the first) where absent.
+    pub output: Option<String>,
 }
 
 impl Default for DistillationConfig {
     fn default() -> Self {
-        Self { temperature: 4.0, weight: 0.9 }
+        Self { temperature: 4.0, weight: 0.9, output: None }
     }
 }
 

@@ -21,7 +21,8 @@ use gs_ir::{
 };
 use gs_passes::manager::{PassContext, PassError, PassReport};
 use gs_passes::training::{LOSS, ParamGroup, copy_graph, drop_training, number, train_graph};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::VecDeque;
 
 /// The name of the graph that the network learns from.
 pub const TEACHER: &str = "teacher";
@@ -42,11 +43,21 @@ impl Algorithm for Distilled {
         "distillation"
     }
 
+    /// Keeps the network as its teacher, unless it has one, and applies the algorithm. Where that fails, the module is as
+    /// it was.
+    ///
+    /// # Errors
+    /// A wrong configuration; what the algorithm refuses.
     fn apply(&self, module: &mut Module, context: &mut PassContext<'_>) -> Result<PassReport, PassError> {
         self.config.check()?;
-        let copied = keep_teacher(module)?;
-        let mut report = PassReport::counting([("weights of the teacher", copied)]);
-        report.absorb(self.inner.apply(module, context)?);
+        let mut changed = module.clone();
+        // Where there is a teacher, the network may have changed already: it stays.
+        let mut report = match teacher_graph(module) {
+            Some(_) => PassReport::default(),
+            None => PassReport::counting([("weights of the teacher", keep_teacher(&mut changed)?)]),
+        };
+        report.absorb(self.inner.apply(&mut changed, context)?);
+        *module = changed;
         Ok(report)
     }
 
@@ -135,26 +146,32 @@ fn copy_global(
 /// Lets `@train` compute its teacher and learn from it.
 ///
 /// # Errors
-/// Where there is no teacher or no graph `@train`, or the first output is not `[N, classes, ...]`.
+/// Where there is no teacher or no graph `@train`, or the output is not `[N, classes, ...]` or is missing.
 pub fn learn_from_teacher(module: &mut Module, config: &DistillationConfig) -> Result<(), PassError> {
     config.check()?;
     let train = train_graph(module).ok_or("there is no graph @train; run `loss` first")?;
     let teacher = teacher_graph(module)
         .ok_or("there is no graph @teacher; run `teacher` before the network changes")?;
-    let first_output = module.graph(teacher).results().next().ok_or("@teacher has no output")?;
     let mut results: Vec<(String, ValueId)> = {
         let graph = module.graph(train);
         graph.result_names().map(|n| module.str(n).to_owned()).zip(graph.results()).collect()
     };
     let loss = if results.first().is_some_and(|r| r.0 == LOSS) { Some(results.remove(0).1) } else { None };
-    let student = results.first().ok_or("@train has no output")?.1;
+    let (output, student) = learned_output(module, &results, loss, config.output.as_deref())?;
+    let taught = {
+        let graph = module.graph(teacher);
+        let place = graph.result_names().position(|n| module.str(n) == output);
+        place
+            .and_then(|i| graph.results().nth(i))
+            .ok_or_else(|| format!("@teacher has no output `{output}`"))?
+    };
     if loss.is_none() && config.needs_labels() {
         return Err("@train has no loss of labels, and `weight` below 1 leaves a part to them".into());
     }
     let mut rewriter = Rewriter::new(module);
     let given = shared_params(&rewriter, teacher, train)?;
     let map = copy_graph(&mut rewriter, teacher, train, given, PREFIX)?;
-    let target = map.get(&first_output).copied().unwrap_or(first_output);
+    let target = map.get(&taught).copied().unwrap_or(taught);
     let divergence = divergence(&mut rewriter, train, [student, target], config.temperature)?;
     let total = match loss.filter(|_| config.needs_labels()) {
         None => divergence,
@@ -172,6 +189,33 @@ pub fn learn_from_teacher(module: &mut Module, config: &DistillationConfig) -> R
     rewriter.erase_graph(teacher);
     gs_passes::passes::remove_dead(module);
     Ok(())
+}
+
+/// The output of `@train` that is learned: the one that is named, or else what the loss is computed from, or the first.
+fn learned_output(
+    module: &Module,
+    outputs: &[(String, ValueId)],
+    loss: Option<ValueId>,
+    wanted: Option<&str>,
+) -> Result<(String, ValueId), PassError> {
+    if let Some(wanted) = wanted {
+        let names: Vec<&str> = outputs.iter().map(|o| o.0.as_str()).collect();
+        let found = outputs.iter().find(|o| o.0 == wanted);
+        let missing = || format!("no output is named `{wanted}`; there are: {}", names.join(", "));
+        return Ok(found.cloned().ok_or_else(missing)?);
+    }
+    // The output nearest to the loss: one may be computed from another.
+    let mut pending: VecDeque<ValueId> = loss.into_iter().collect();
+    let mut seen = FxHashSet::default();
+    while let Some(value) = pending.pop_front() {
+        if let Some(found) = outputs.iter().find(|o| o.1 == value) {
+            return Ok(found.clone());
+        }
+        if let Some(op) = module.producer(value).filter(|&op| seen.insert(op)) {
+            pending.extend(module.op(op).present_operands());
+        }
+    }
+    Ok(outputs.first().cloned().ok_or("@train has no output")?)
 }
 
 /// The inputs of the teacher are those of `@train` of the same name.

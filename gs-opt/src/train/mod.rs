@@ -128,8 +128,9 @@ fn asked(args: &TrainArgs) -> Outcome<(Option<Named>, bool)> {
         return Err(Failure::usage("--distill without --algorithm: the network would learn from itself")
             .help("--algorithm names what changes it"));
     };
+    let labels = config.needs_labels();
     let algorithm: Box<dyn Algorithm> = Box::new(Distilled { inner, config });
-    Ok((Some(Named { text, algorithm }), config.needs_labels()))
+    Ok((Some(Named { text, algorithm }), labels))
 }
 
 fn make_folder(folder: &Path) -> Outcome<()> {
