@@ -34,7 +34,7 @@ impl TrainingData for Samples {
         Ok(fields)
     }
 
-    /// Of the name, the number, and samples here and there with their labels.
+    /// Of the number of samples, and of some here and there with their labels.
     fn fingerprint(&self) -> u64 {
         let mut hash = Fnv::new();
         hash.add(&self.limit.to_le_bytes());
