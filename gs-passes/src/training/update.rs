@@ -123,7 +123,7 @@ pub(super) static INFO: PassInfo = PassInfo {
         ("weight_decay", "decay of the weights of layers (0)"),
         (
             "groups",
-            "own settings of parameters: [{params=[names or globs], optimiser=, lr=, weight_decay=, min=, max=}] ([])",
+            "own settings of parameters: [{params=[names or globs], optimiser=, lr=, weight_decay=, min=, max=, optional=}] ([])",
         ),
     ],
     accepts: &[Phase::Float, Phase::Instrumented],
@@ -193,8 +193,12 @@ impl Update {
             match optimiser {
                 Optimiser::Sgd { momentum, .. } => within("momentum", momentum, 0.0, 1.0)?,
                 Optimiser::Adamw { beta1, beta2 } => {
-                    within("beta1", beta1, 0.0, 1.0)?;
-                    within("beta2", beta2, 0.0, 1.0)?;
+                    for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
+                        // At 1 the correction for the first steps divides by 0.
+                        if !(0.0..1.0).contains(&beta) {
+                            return Err(format!("`{name}` = {beta} must be at least 0 and below 1").into());
+                        }
+                    }
                 }
             }
         }
