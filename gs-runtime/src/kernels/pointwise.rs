@@ -68,8 +68,6 @@ impl Unary {
 pub enum Binary {
     /// `a + b`.
     Add,
-    /// `a * b`.
-    Mul,
     /// `a - b`.
     Sub,
     /// `a / b`.
@@ -86,7 +84,6 @@ impl Binary {
     pub fn run(self, kernels: Kernels, a: &[f32], b: &[f32], y: &mut [f32]) -> Result<(), KernelError> {
         match self {
             Binary::Add => zip(kernels, a, b, y, |a, b| a + b),
-            Binary::Mul => zip(kernels, a, b, y, |a, b| a * b),
             Binary::Sub => zip(kernels, a, b, y, |a, b| a - b),
             Binary::Div => zip(kernels, a, b, y, |a, b| a / b),
             Binary::Within(low, high) => {
