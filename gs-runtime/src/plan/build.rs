@@ -38,7 +38,9 @@ pub(crate) struct Planner<'m> {
     /// The contents of globals.
     pub(crate) materializer: Materializer<'m>,
     /// Constants that were read and may be read again soon.
-    constants: FxHashMap<ValueId, Tensor>,
+    pub(super) constants: FxHashMap<ValueId, Tensor>,
+    /// Values that are computed from globals alone, if they count as constants.
+    pub(super) folded: FxHashSet<ValueId>,
 }
 
 /// An operation that a kernel will run, before buffers are laid out.
@@ -76,6 +78,7 @@ impl<'m> Planner<'m> {
             taps: taps.iter().copied().collect(),
             materializer: Materializer::with_evaluator(module, reference),
             constants: FxHashMap::default(),
+            folded: FxHashSet::default(),
         })
     }
 
@@ -92,7 +95,12 @@ impl<'m> Planner<'m> {
     /// Contents of a constant that cannot be made.
     pub(crate) fn stages(&mut self, graph: GraphId) -> Result<Vec<Stage<'m>>, ExecError> {
         let mut stages = Vec::new();
-        let ops = self.needed(graph).into_iter().map(|op| (op, None)).collect();
+        let made = |op: &OpId| {
+            let results = self.module.op(*op).results();
+            results.iter().any(|v| !v.is_none())
+                && results.iter().all(|v| v.is_none() || self.folded.contains(v))
+        };
+        let ops = self.needed(graph).into_iter().filter(|op| !made(op)).map(|op| (op, None)).collect();
         self.gather(ops, &mut stages)?;
         Ok(stages)
     }
@@ -175,7 +183,7 @@ impl<'m> Planner<'m> {
         let &[write] = data.results() else { return Ok(Err(Why::Results(data.results().len()))) };
         let operands: Vec<Option<ValueId>> = data.operands().collect();
         let reads: Vec<ValueId> =
-            operands.iter().flatten().copied().filter(|&v| m.as_global(v).is_none()).collect();
+            operands.iter().flatten().copied().filter(|&v| !self.is_constant(v)).collect();
         if reads.is_empty() {
             return Ok(Err(Why::Constant));
         }
@@ -186,10 +194,8 @@ impl<'m> Planner<'m> {
             constants.push(v.map(|v| self.constant(v)).transpose()?.flatten());
         }
         let mut owned = owned.iter();
-        let slots: Vec<Option<&Slot>> = operands
-            .iter()
-            .map(|v| v.filter(|&v| m.as_global(v).is_none()).and_then(|_| owned.next()))
-            .collect();
+        let slots: Vec<Option<&Slot>> =
+            operands.iter().map(|v| v.filter(|&v| !self.is_constant(v)).and_then(|_| owned.next())).collect();
         let site = Site { module: m, op, slots, constants, result: &result };
         let recipe = if m.decl(op).traits.has(Traits::MOVES) {
             let symbol = reads.first().and_then(|&v| self.batch_symbol(v));
@@ -228,12 +234,12 @@ impl<'m> Planner<'m> {
         self.module.type_of(value).dims()?.first()?.as_symbol()
     }
 
-    /// The contents of a value that is a global.
+    /// The contents of a value that is a global, or is computed from globals alone where such values are folded.
     ///
     /// # Errors
     /// They cannot be made.
     pub(crate) fn constant(&mut self, value: ValueId) -> Result<Option<Tensor>, ExecError> {
-        let Some(global) = self.module.as_global(value) else { return Ok(None) };
+        let Some(global) = self.module.as_global(value) else { return self.folded(value) };
         if let Some(t) = self.constants.get(&value) {
             return Ok(Some(t.clone()));
         }

@@ -2,7 +2,9 @@
 
 pub(crate) mod buffer;
 pub(crate) mod build;
+mod fold;
 mod fuse;
+pub(crate) mod grids;
 pub(crate) mod kernel;
 mod layout;
 pub(crate) mod moves;
@@ -34,8 +36,10 @@ pub struct RuntimePlan<'a> {
     stages: Vec<Stage<'a>>,
     /// How often each value is read by stages, as a result or as an update.
     readers: FxHashMap<ValueId, usize>,
-    /// Globals that single operations read, or that are results, updates or watched.
+    /// Globals, and what is computed from them alone, that single operations read, or that are results, updates or watched.
     constants: FxHashMap<ValueId, Tensor>,
+    /// The `constants` that each global is read for: itself, and what is computed from it.
+    kept_of: FxHashMap<GlobalId, Vec<ValueId>>,
     /// The kernels that hold contents of globals.
     packers: FxHashMap<GlobalId, Vec<Place>>,
     /// Globals whose contents are others than those that kernels and `constants` hold.
@@ -63,10 +67,12 @@ impl<'a> RuntimePlan<'a> {
             stages: Vec::new(),
             readers: FxHashMap::default(),
             constants: FxHashMap::default(),
+            kept_of: FxHashMap::default(),
             packers: FxHashMap::default(),
             stale: BTreeSet::new(),
             workers: (0..runtime.threads()).map(|_| Mutex::new(Worker::default())).collect(),
         };
+        plan.planner.fold(graph);
         plan.make()?;
         Ok(plan)
     }
@@ -82,14 +88,17 @@ impl<'a> RuntimePlan<'a> {
         let mut read: Vec<ValueId> = readers.keys().chain(&self.planner.taps).copied().collect();
         read.sort_unstable();
         let mut constants = FxHashMap::default();
+        let mut kept_of: FxHashMap<GlobalId, Vec<ValueId>> = FxHashMap::default();
         for v in read {
             if let Some(tensor) = self.planner.constant(v)? {
+                self.planner.sources(v).into_iter().for_each(|g| kept_of.entry(g).or_default().push(v));
                 constants.insert(v, tensor);
             }
         }
         self.planner.let_go();
         self.packers = packers(&self.planner, &stages);
-        (self.stages, self.readers, self.constants) = (stages, readers, constants);
+        (self.stages, self.readers) = (stages, readers);
+        (self.constants, self.kept_of) = (constants, kept_of);
         self.stale.clear();
         Ok(())
     }
@@ -239,9 +248,7 @@ impl Plan for RuntimePlan<'_> {
 
     fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError> {
         let changed = self.planner.materializer.set(contents)?;
-        let held = |g: &GlobalId| {
-            self.packers.contains_key(g) || self.constants.contains_key(&self.planner.module.global(*g).value)
-        };
+        let held = |g: &GlobalId| self.packers.contains_key(g) || self.kept_of.contains_key(g);
         self.stale.extend(changed.into_iter().filter(held));
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::buffer::{Reads, Write, sample};
 use super::slot::Slot;
-use crate::kernels::{self as k, Clip, Grid, KernelError, Kernels, OutGrid};
+use crate::kernels::{self as k, Clip, FakeQuant, Grid, KernelError, Kernels, OutGrid};
 use std::ops::Range;
 
 /// A kernel with its constants.
@@ -16,6 +16,8 @@ pub(crate) enum Plain {
     Mul(Clip),
     /// `clip(x * scale + shift)` per channel.
     Affine { scale: Vec<f32>, shift: Vec<f32>, clip: Clip },
+    /// To a grid and back.
+    FakeQuant(FakeQuant),
     /// Float to codes.
     Quantize(OutGrid),
     /// Codes to float.
@@ -128,6 +130,7 @@ impl Plain {
             Plain::Affine { scale, shift, clip } => {
                 k::affine_channels(kernels, floats(0)?, scale, shift, *clip, &mut y.floats()?[at])
             }
+            Plain::FakeQuant(grid) => k::fake_quant(kernels, *grid, floats(0)?, &mut y.floats()?[at]),
             Plain::Quantize(out) => k::quantize(kernels, floats(0)?, &mut y.bytes()?[at], out),
             Plain::Dequantize(grid) => k::dequantize(kernels, bytes(0)?, grid, &mut y.floats()?[at]),
             Plain::AddQ { a, b, out } => {

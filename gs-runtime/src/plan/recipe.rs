@@ -1,6 +1,7 @@
 //! Which kernel runs an operation: its constants and shapes are read here, once, when a plan is made. What no
 //! kernel runs is left to the reference evaluator.
 
+use super::grids::Grids;
 use super::moves::Trace;
 use super::plain::Plain;
 use super::slot::{Code, Slot};
@@ -122,6 +123,7 @@ fn by_name(site: &Site<'_>) -> Option<Recipe> {
         }
         "global_average_pool" => site.image(0).and_then(|_| site.float_map(Plain::GlobalAverage(None))),
         "softmax" => softmax_row(site).and_then(|row| site.float_map(Plain::Softmax(row))),
+        "fake_quant" | "lsq" | "pact" => fake_quant(site),
         "quantize" => quantize(site),
         "dequantize" => dequantize(site),
         "qconv" => qconv(site),
@@ -493,6 +495,18 @@ fn qaverage_pool(s: &Site<'_>) -> Option<Recipe> {
 fn table(s: &Site<'_>, f: impl Fn(f32) -> f32) -> Option<Recipe> {
     let (x, out) = s.unary_grids()?;
     Some(Plain::Table(Box::new(code_table(&x, &out, f).ok()?)).into())
+}
+
+/// A quantiser of training, with one grid for the whole value.
+fn fake_quant(s: &Site<'_>) -> Option<Recipe> {
+    let grids = Grids::of(s.module, s.op)?;
+    let parameters = s.constant(1)?;
+    let one = match grids {
+        Grids::OfRange(_) => parameters.dims() == [2],
+        Grids::Learned { .. } => parameters.dims().is_empty(),
+    };
+    let grid = grids.all(parameters.as_f32().filter(|_| one)?).next()?;
+    s.float_map(Plain::FakeQuant(grid))
 }
 
 /// Limits of codes without a grid: activations of few bits are cut so, and relu is one.

@@ -29,7 +29,9 @@ pub(crate) fn packers(planner: &Planner<'_>, stages: &[Stage<'_>]) -> FxHashMap<
         let Stage::Segment(segment) = stage else { continue };
         for (j, step) in segment.steps.iter().enumerate() {
             let operands = planner.module.op(step.op).present_operands();
-            for global in operands.filter_map(|v| planner.module.as_global(v)) {
+            let constants = operands.filter(|&v| planner.is_constant(v));
+            let globals: BTreeSet<GlobalId> = constants.flat_map(|v| planner.sources(v)).collect();
+            for global in globals {
                 packers.entry(global).or_default().push((i, j));
             }
         }
@@ -46,11 +48,10 @@ impl RuntimePlan<'_> {
         // What was read before a refresh that failed may be others' by now.
         self.planner.let_go();
         let mut fresh: Vec<(ValueId, Tensor)> = Vec::new();
-        for &global in &self.stale {
-            let value = self.planner.module.global(global).value;
-            if self.constants.contains_key(&value)
-                && let Some(tensor) = self.planner.constant(value)?
-            {
+        let kept: BTreeSet<ValueId> =
+            self.stale.iter().filter_map(|g| self.kept_of.get(g)).flatten().copied().collect();
+        for value in kept {
+            if let Some(tensor) = self.planner.constant(value)? {
                 fresh.push((value, tensor));
             }
         }

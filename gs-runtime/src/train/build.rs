@@ -4,11 +4,12 @@
 use super::piece::{
     Batch, BatchValue, Extents, Gathered, Held, Home, Part, Sample, SamplePiece, Whole, WholePiece,
 };
-use super::quantise::{Grids, Kept, OpenGrad, Watch};
+use super::quantise::{Kept, OpenGrad, Watch};
 use super::schedule::{Schedule, StageDraft};
 use super::sums::OpenSum;
 use crate::kernels::{Binary, ConvInputGrad, Halo, ImageLayout, Kernels, Unary};
 use crate::plan::build::Planner;
+use crate::plan::grids::Grids;
 use crate::plan::kernel::Kernel;
 use crate::plan::recipe::Recipe;
 use crate::plan::slot::{Code, Layout, Slot};

@@ -5,9 +5,9 @@ use crate::kernels::{
     AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, KernelError, Learned,
     PoolShape, Sgd, Unary,
 };
+use crate::plan::grids::Grids;
 use crate::plan::kernel::Kernel;
 use crate::plan::slot::Slot;
-use gs_eval::quant::CodeKind;
 use gs_eval::{OpPlan, Tensor};
 use gs_ir::{ElemType, OpId};
 use std::sync::Arc;
@@ -214,10 +214,8 @@ pub(super) enum Whole<'m> {
     Ranges { decay: f64 },
     /// A value and an earlier range to a new one, or one for each channel.
     Observe { decay: f64, channels: Channels },
-    /// A range, or one for each channel, to grids.
-    Grids(CodeKind),
-    /// Learned steps, or clips, to grids of these codes.
-    Steps { learned: Learned, low: f32, high: f32 },
+    /// Ranges, learned steps or clips, one or one for each channel, to grids.
+    Grids(Grids),
     /// `dy`, `x` and grids to `dx` and the gradients of the grids' parameters, these times a factor.
     LearnedGrad { learned: Learned, channels: Channels, factor: f64 },
     /// A value and grids to the rounded value.

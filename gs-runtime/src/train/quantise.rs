@@ -6,9 +6,9 @@ use super::build::{Builder, Found};
 use super::piece::{Batch, Channels, GateKind, Gathered, Home, Part, Rounded, Sample, Whole};
 use super::sums::OpenSum;
 use crate::kernels::{FakeQuant, Learned, NO_CLIP, RELU};
+use crate::plan::grids::Grids;
 use crate::plan::slot::{Code, Slot};
 use gs_eval::ExecError;
-use gs_eval::quant::CodeKind;
 use gs_ir::{Module, OpId, Use, ValueId};
 
 /// Operations that round, and the gradients through them.
@@ -20,15 +20,6 @@ const GRADIENTS: [&str; 3] = ["fake_quant_grad", "lsq_grad", "pact_grad"];
 pub(super) struct Watch {
     op: OpId,
     pub(super) part: Part,
-}
-
-/// How a quantiser rounds.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Grids {
-    /// To the codes that span a range.
-    OfRange(CodeKind),
-    /// To these codes, with a learned step or clip.
-    Learned { learned: Learned, low: f32, high: f32 },
 }
 
 /// A gradient on its way through a quantiser, which waits for the relu before that.
@@ -104,32 +95,6 @@ pub(super) fn ranges_last(module: &Module, ops: &[OpId]) -> Vec<OpId> {
 }
 
 impl Builder<'_, '_> {
-    /// How a quantiser, or its gradient, rounds, if floats hold the codes.
-    fn grids_of(&self, op: OpId) -> Option<Grids> {
-        let attrs = self.attrs(op);
-        let bits = |usual| u32::try_from(attrs.int("bits", usual)).ok();
-        let flag = |name| attrs.bool(name, false);
-        let learned = |learned, bits, signed, narrow| {
-            let (low, high) = CodeKind { bits, signed, symmetric: true, narrow }.range();
-            let fits = (1..=16).contains(&bits) && high >= 1;
-            fits.then_some(Grids::Learned { learned, low: low as f32, high: high as f32 })
-        };
-        match self.module.op_name(op) {
-            "fake_quant" | "fake_quant_grad" => {
-                let bits = bits(8)?;
-                let [signed, symmetric, narrow] = ["signed", "symmetric", "narrow"].map(flag);
-                let kind = CodeKind { bits, signed, symmetric, narrow };
-                (1..=FakeQuant::MAX_BITS).contains(&bits).then_some(Grids::OfRange(kind))
-            }
-            "lsq" | "lsq_grad" => learned(Learned::Lsq, bits(4)?, attrs.bool("signed", true), false),
-            "pact" | "pact_grad" => {
-                let signed = flag("signed");
-                learned(Learned::Pact { signed }, bits(4)?, signed, signed)
-            }
-            _ => None,
-        }
-    }
-
     /// How ranges (`rows` of them) or parameters lie over a tensor. An `axis` says so, if there is more than one.
     pub(super) fn laid_over(
         &self,
@@ -159,7 +124,7 @@ impl Builder<'_, '_> {
 
     /// How the grids of a quantiser lie over what it rounds.
     fn grid_channels(&self, op: OpId, x: ValueId, parameter: ValueId) -> Option<(Grids, Channels)> {
-        let grids = self.grids_of(op)?;
+        let grids = Grids::of(self.module, op)?;
         let rows = matches!(grids, Grids::OfRange(_)).then_some(2);
         Some((grids, self.laid_over(op, x, parameter, rows)?))
     }
@@ -178,11 +143,7 @@ impl Builder<'_, '_> {
             return Ok(made.2);
         }
         let home = self.floats_home(count * FakeQuant::LEN);
-        let kernel = match grids {
-            Grids::OfRange(kind) => Whole::Grids(kind),
-            Grids::Learned { learned, low, high } => Whole::Steps { learned, low, high },
-        };
-        self.whole(None, kernel, vec![from], vec![home], None);
+        self.whole(None, Whole::Grids(grids), vec![from], vec![home], None);
         self.grids.push((from, grids, home));
         Ok(home)
     }
@@ -218,7 +179,7 @@ impl Builder<'_, '_> {
     /// Who reads a value but a quantiser of it.
     fn readers(&self, quantiser: OpId, x: ValueId, relu: bool) -> Readers {
         let mut found = Readers::Nobody;
-        let of = |op: OpId| (self.operand(op, 1), self.grids_of(op));
+        let of = |op: OpId| (self.operand(op, 1), Grids::of(self.module, op));
         for u in self.module.value(x).uses() {
             let &Use::Operand(user, _) = u else { return Readers::Others };
             if user == quantiser || self.module.is(user, "observe") {
@@ -226,7 +187,7 @@ impl Builder<'_, '_> {
             }
             match (self.module.op_name(user), &found) {
                 (name, Readers::Nobody) if GRADIENTS.contains(&name) => {
-                    let own = (self.operand(user, 2), self.grids_of(user)) == of(quantiser);
+                    let own = (self.operand(user, 2), Grids::of(self.module, user)) == of(quantiser);
                     let goes_on = relu
                         && self
                             .module

@@ -4,9 +4,8 @@ use super::piece::{Extents, Held, Home, Product, Whole, WholePiece};
 use super::region::{NO_RANGE, Shared};
 use super::state::State;
 use crate::kernels::{
-    self as k, Band, FakeQuant, KernelError, Learned, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
+    self as k, Band, FakeQuant, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
 };
-use gs_eval::quant::Grid;
 use gs_eval::{Bindings, ExecError};
 use gs_ir::ValueId;
 use rayon::prelude::*;
@@ -90,7 +89,7 @@ fn whole_name(kernel: &Whole<'_>) -> &'static str {
         Whole::NormGrad { .. } => "batch_norm_grad: total",
         Whole::Sums(_) => "channel sums: total",
         Whole::Ranges { .. } | Whole::Observe { .. } => "observe",
-        Whole::Grids(_) | Whole::Steps { .. } | Whole::FakeQuant(_) => "fake_quant of weights",
+        Whole::Grids(_) | Whole::FakeQuant(_) => "fake_quant of weights",
         Whole::FakeQuantGrad(_) | Whole::LearnedGrad { .. } => "fake_quant_grad of weights",
         Whole::DoReFa { .. } | Whole::Slb { .. } => "weights on levels",
         Whole::DoReFaGrad { .. } | Whole::SlbGrad { .. } => "gradients of weights on levels",
@@ -192,24 +191,8 @@ impl Call<'_, '_> {
                 Ok(())
             }
             Whole::Grids(kind) => {
-                let (low, high) = self.read(0)?.split_at(self.read(0)?.len() / 2);
-                let grids = first(outs)?.as_chunks_mut().0.iter_mut();
-                for ((grid, &low), &high) in grids.zip(low).zip(high) {
-                    *grid = FakeQuant::new(&Grid::cover(low, high, *kind)).to_floats();
-                }
-                Ok(())
-            }
-            Whole::Steps { learned, low, high } => {
-                let grids = first(outs)?.as_chunks_mut().0.iter_mut();
-                for (grid, &given) in grids.zip(self.read(0)?) {
-                    *grid = match learned {
-                        Learned::Lsq => [given, *low, *high, 0.0, 0.0],
-                        Learned::Pact { signed } => {
-                            let least = if *signed { -given } else { 0.0 };
-                            [given / *high, *low, *high, least, given]
-                        }
-                    };
-                }
+                let made = first(outs)?.as_chunks_mut().0.iter_mut();
+                made.zip(kind.all(self.read(0)?)).for_each(|(row, grid)| *row = grid.to_floats());
                 Ok(())
             }
             Whole::LearnedGrad { learned, channels, factor } => {
