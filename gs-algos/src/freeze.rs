@@ -13,6 +13,7 @@ mod layers;
 mod norms;
 mod write;
 
+use crate::learned::is_unset;
 use crate::quant::{ChannelParams, Grid, QuantError, Range};
 use crate::quantisers::{FakeQuant, Parameter, quantisers};
 use gs_eval::{ContentsError, Materializer};
@@ -136,10 +137,13 @@ fn fit(module: &mut Module, dead: &grids::Dead) -> Result<FreezeReport, FreezeEr
 fn read_params(module: &Module, q: &FakeQuant) -> Result<ChannelParams, FreezeError> {
     let name = || q.describe(module);
     let wrong = |what: String| FreezeError::BadRange { name: name(), what };
+    if is_unset(module, q.range) {
+        return Err(FreezeError::NotObserved(name()));
+    }
     let tensor = Materializer::new(module).tensor(q.range)?;
     let values = tensor.as_f32().unwrap_or(&[]);
     if values.iter().any(|v| v.is_nan()) {
-        return Err(FreezeError::NotObserved(name()));
+        return Err(wrong("it is not a number; training may have diverged".to_owned()));
     }
     if values.is_empty() {
         return Err(wrong("it has no element".to_owned()));

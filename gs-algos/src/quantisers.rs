@@ -119,6 +119,14 @@ fn learned_grid(name: &str, attrs: &AttrSet, weight: bool) -> Result<Option<(Par
     }))
 }
 
+/// The axis along which the grids of a quantiser differ, if they do. One from behind (-1: the last) counts from the rank
+/// of its result.
+pub(crate) fn axis_of(module: &Module, op: OpId) -> Option<usize> {
+    let axis = module.decl(op).int(module.attrs_of(op), "axis")?;
+    let rank = module.type_of(module.op(op).results().first()?.some()?).dims()?.len();
+    usize::try_from(if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis }).ok()
+}
+
 /// All quantisers of the training form that the network has, in graph order. One whose parameter is computed in the
 /// graph is left out.
 ///
@@ -139,7 +147,7 @@ pub fn quantisers(module: &Module) -> Result<Vec<FakeQuant>, QuantError> {
                 None => continue,
             },
         };
-        let axis = attrs.get("axis").map(|_| attrs.int("axis", 0)).and_then(|a| usize::try_from(a).ok());
+        let axis = axis_of(module, op);
         found.push(FakeQuant { op, input, range, parameter, grid, axis, weight });
     }
     Ok(found)

@@ -194,3 +194,39 @@ fn layers_too_wide_for_the_accumulator_stay_in_float() {
         }
     }
 }
+
+/// An axis counted from behind is the axis that it is.
+#[test]
+fn an_axis_from_behind_has_its_scales() {
+    let text = |axis: &str| {
+        format!(
+            "gsir 1\nparam @w : f32[4, 2] = uniform(seed 1, -1.0, 1.0)\n\
+             state @r : f32[2, 2] = dense(-1.0, -0.5, 1.0, 0.5)\n\
+             graph @main(%x : f32[8, 4]) -> (%y : f32[8, 2]) {{\n  \
+             %0 = fake_quant(@w, @r) {{axis = {axis}, narrow = true, signed = true, symmetric = true}} : f32[4, 2]\n  \
+             %1 = gemm(%x, %0) : f32[8, 2] from \"fc\"\n  return %1\n}}\n"
+        )
+    };
+    let frozen = |axis: &str| {
+        let mut module = parsed(&text(axis));
+        freeze(&mut module).unwrap_or_else(|e| panic!("{axis}: {e}"));
+        verify(&module).unwrap_or_else(|e| panic!("{axis}: {e:?}"));
+        results(&module, &samples(4))
+    };
+    assert!(frozen("-1")[0].same_bits(&frozen("1")[0]));
+}
+
+/// A range that training has spoilt is not one that was never observed.
+#[test]
+fn ranges_that_are_no_numbers_are_told_from_ranges_without_a_value() {
+    let text = "gsir 1\nparam @w : f32[4, 2] = uniform(seed 1, -1.0, 1.0)\n\
+                state @r : f32[2] = dense(nan, nan)\n\
+                graph @main(%x : f32[8, 4]) -> (%y : f32[8, 2]) {\n  \
+                %0 = fake_quant(@w, @r) {signed = true, symmetric = true} : f32[4, 2]\n  \
+                %1 = gemm(%x, %0) : f32[8, 2] from \"fc\"\n  return %1\n}\n";
+    let error = freeze(&mut parsed(text)).expect_err("no numbers").to_string();
+    said(&error, &["weight \"w\" of \"fc\"", "not a number", "diverged"]);
+    let unset = text.replace("dense(nan, nan)", "splat(nan)");
+    let error = freeze(&mut parsed(&unset)).expect_err("nothing was observed").to_string();
+    said(&error, &["never observed"]);
+}

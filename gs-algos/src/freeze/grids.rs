@@ -2,6 +2,7 @@
 
 use super::FreezeError;
 use crate::quant::{ChannelParams, IntRange};
+use crate::quantisers::axis_of;
 use gs_eval::Materializer;
 use gs_ir::{ElemType, GlobalId, Init, Module, OpId, ValueId};
 use gs_passes::grid::weight_only;
@@ -54,7 +55,7 @@ pub(super) fn quantised(module: &Module, dead: &Dead) -> Result<Vec<Quantised>, 
                 read
             }
         };
-        let axis = module.decl(op).int(module.attrs_of(op), "axis").and_then(|a| usize::try_from(a).ok());
+        let axis = axis_of(module, op);
         found.push(Quantised { op, input, scale, params, axis, weight: weight_only(module, input) });
     }
     Ok(found)

@@ -29,6 +29,12 @@ pub(super) fn prepare(
         None => None,
     };
     observe_while(module, decay, watching)?;
+    if config.quant_delay > 0 && config.quant_delay >= length.steps {
+        let (delay, steps) = (config.quant_delay, length.steps);
+        return Err(
+            format!("`quant_delay` = {delay}: training has {steps} steps, and would never quantise").into()
+        );
+    }
     if config.quant_delay > 0 {
         delay(&mut Rewriter::new(module), train, config.quant_delay)?;
     }

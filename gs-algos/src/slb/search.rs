@@ -5,6 +5,7 @@ use crate::algorithm::RunLength;
 use crate::calibrate::check_finite;
 use crate::learned::{LEAST_STEP, Magnitude, set_values};
 use crate::quant::ChannelLayout;
+use crate::quantisers::axis_of;
 use gs_eval::Materializer;
 use gs_ir::{At, Attr, AttrSet, Literal, Module, OpId, Rewriter, Role, ValueId};
 use gs_passes::manager::PassError;
@@ -27,7 +28,7 @@ pub(super) fn begin(module: &mut Module, placed: &Placed, config: &SlbConfig) ->
     let weight = module.global_named(&placed.value).ok_or_else(|| format!("no weight @{}", placed.value))?;
     let attrs = module.attrs_of(op);
     let bits = attrs.int("bits", 2).clamp(1, 4) as usize;
-    let axis = attrs.get("axis").map(|_| attrs.int("axis", 0)).and_then(|a| usize::try_from(a).ok());
+    let axis = axis_of(module, op);
     let tensor = Materializer::new(module).tensor(weight)?;
     let values: Vec<f32> = tensor.to_f64s().unwrap_or_default().into_iter().map(|v| v as f32).collect();
     check_finite(&placed.value, &values)?;
