@@ -1,12 +1,13 @@
 //! What learned quantisers begin with: steps from the mean magnitude of what is quantised, or where its error is least.
 
 use crate::calibrate::{CalibrateOptions, calibrate, finite_weight};
-use crate::observe::observe;
+use crate::observe::{Following, observe_while};
 use crate::observers::{ObserverError, ObserverKind, WeightRule, channel_ranges, value_range};
 use crate::quant::{ChannelLayout, Grid};
 use crate::quantisers::{Parameter, quantisers};
+use crate::simqat::ConfigError;
 use gs_eval::Materializer;
-use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role};
+use gs_ir::{GlobalId, Init, Literal, Module, Rewriter, Role, ValueId};
 use gs_passes::manager::{PassContext, PassError};
 use gs_passes::training::ParamGroup;
 use serde::{Deserialize, Serialize};
@@ -194,12 +195,22 @@ pub(crate) fn set_scales(
 /// Lets the ranges that are observed, not learned, follow training.
 ///
 /// # Errors
-/// An observer that cannot; see [`observe`].
+/// An observer that cannot; see [`observe_while`].
 pub(crate) fn follow_ranges(module: &mut Module, observer: ObserverKind) -> Result<(), PassError> {
-    match observer {
-        ObserverKind::Ema { decay } => observe(module, decay as f32).map(|_| ()),
-        other => Err(format!("`observer`: {other:?} does not follow training; ema does").into()),
-    }
+    follow_while(module, observer, None)
+}
+
+/// As [`follow_ranges`]; ranges stay as they are where the truth value does not hold.
+///
+/// # Errors
+/// As [`follow_ranges`].
+pub(crate) fn follow_while(
+    module: &mut Module,
+    observer: ObserverKind,
+    watching: Option<ValueId>,
+) -> Result<(), PassError> {
+    let following = Following::of(observer).ok_or(ConfigError::Observer { observer })?;
+    observe_while(module, following, watching).map(|_| ())
 }
 
 /// The group of the parameters (second operands) of some quantisers; none where there is none.

@@ -3,9 +3,11 @@
 //! A weight is seen whole at every step, so its quantiser uses the range that it has now. Activations are seen batch by
 //! batch: the range of the step before is used, then mixed with that of the batch (Jacob et al. 2018, section 3.1).
 
-use gs_ir::{At, Attr, AttrSet, GlobalId, Module, OpId, Rewriter, Role, ValueId};
+use crate::observers::ObserverKind;
+use gs_ir::{At, Attr, AttrSet, ElemType, GlobalId, Literal, Module, OpId, Rewriter, Role, ValueId};
 use gs_passes::grid::weight_only;
 use gs_passes::manager::PassError;
+use gs_passes::rules::build::constant;
 use gs_passes::training::train_graph;
 use rustc_hash::FxHashMap;
 
@@ -15,13 +17,36 @@ use rustc_hash::FxHashMap;
 /// # Errors
 /// Where there is no graph `@train`.
 pub fn observe(module: &mut Module, decay: f32) -> Result<usize, PassError> {
-    observe_while(module, decay, None)
+    observe_while(module, Following::Mix { decay }, None)
+}
+
+/// How the range of an activation follows training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Following {
+    /// Mixed with that of the batch; `decay` is the part that is kept.
+    Mix {
+        /// The part that is kept.
+        decay: f32,
+    },
+    /// The least and the greatest of all that was seen.
+    Extremes,
+}
+
+impl Following {
+    /// How an observer follows training, if it can.
+    pub(crate) fn of(observer: ObserverKind) -> Option<Self> {
+        match observer {
+            ObserverKind::Ema { decay } => Some(Self::Mix { decay: decay as f32 }),
+            ObserverKind::MinMax => Some(Self::Extremes),
+            _ => None,
+        }
+    }
 }
 
 /// As [`observe`]; ranges of activations stay as they are where the truth value does not hold.
 pub(crate) fn observe_while(
     module: &mut Module,
-    decay: f32,
+    following: Following,
     watching: Option<ValueId>,
 ) -> Result<usize, PassError> {
     let train = train_graph(module).ok_or("there is no graph @train; run `loss` first")?;
@@ -42,9 +67,16 @@ pub(crate) fn observe_while(
         if let Some(axis) = rewriter.attrs_of(op).get("axis").cloned() {
             attrs.set("axis", axis);
         }
-        attrs.set("decay", Attr::float(if weight { 0.0 } else { decay }));
+        let decay = match following {
+            Following::Mix { decay } if !weight => decay,
+            _ => 0.0,
+        };
+        attrs.set("decay", Attr::float(decay));
         let earlier = stored.get(&global).copied().unwrap_or(range);
         let mut new = rewriter.emit("observe", &[x, earlier], attrs, At::Before(op))?;
+        if !weight && following == Following::Extremes {
+            new = widest(&mut rewriter, [new, earlier], At::Before(op))?;
+        }
         if weight {
             rewriter.set_operand(op, 1, Some(new));
         } else if let Some(watching) = watching {
@@ -59,4 +91,13 @@ pub(crate) fn observe_while(
         rewriter.set_update(train, global, value);
     }
     Ok(count)
+}
+
+/// The range that covers two: the lesser minimum and the greater maximum.
+fn widest(rewriter: &mut Rewriter<'_>, ranges: [ValueId; 2], at: At) -> Result<ValueId, PassError> {
+    let low = rewriter.emit("min", &ranges, AttrSet::new(), at)?;
+    let high = rewriter.emit("max", &ranges, AttrSet::new(), at)?;
+    let is_low = constant(rewriter, &Literal::new(ElemType::Bool, [2], vec![1, 0]));
+    let is_low = rewriter.global(is_low).value;
+    Ok(rewriter.emit("where", &[is_low, low, high], AttrSet::new(), at)?)
 }

@@ -50,7 +50,7 @@ static SIMQAT: PassInfo = PassInfo {
             "edge_bits",
             "width of the first and last layers and of what they and additions read and write (as the rest)",
         ),
-        ("observer", "how ranges are observed in training (ema{decay=0.99})"),
+        ("observer", "how ranges are observed in training: ema or minmax (ema{decay=0.99})"),
         ("quant_delay", "steps of training before which quantisers pass on what they are given (0)"),
         ("freeze_bn", "when statistics of batch normalisation stay: a step, a part of the run, never (0.7)"),
         ("freeze_ranges", "when ranges of activations stay, alike (0.9)"),

@@ -125,6 +125,7 @@ const KEEPING: &[&str] = &[
     "lsq",
     "lsq{weight_bits=2, act_bits=2, per_channel=true}",
     "lsq{weight_bits=8, act_bits=8, init=lsq}",
+    "lsq{weight_bits=8, act_bits=8, observer=minmax}",
     "pact",
     "pact{weight_bits=1, act_bits=2, per_channel=false, train_scale=true}",
     "pact{weight_bits=7, act_bits=8, clip=100}",

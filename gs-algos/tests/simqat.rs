@@ -265,3 +265,40 @@ fn factors_stay_positive_and_what_was_trained_is_what_is_deployed() {
         assert!((a - b).abs() <= 0.02 * largest, "{a} became {b}");
     }
 }
+
+/// Ranges of the least and the greatest that was seen never shrink; those of a moving mean do.
+#[test]
+fn ranges_hold_all_that_was_seen() {
+    let width = |r: &Vec<f64>| (r[0], r[1]);
+    let of = |observer: &str| {
+        let algorithm = algorithm(&format!("observer = \"{observer}\""));
+        let mut module = with_step(&algorithm, 10);
+        let range = module.global_named("stem_relu.range").expect("a range");
+        let ty = module.ty(module.global(range).ty).clone();
+        let data = Tensor::f32s([2], vec![-9.0, 0.001]).expect("a range").data();
+        gs_ir::Rewriter::new(&mut module).set_global(range, ty, gs_ir::Init::Data(data));
+        let train = gs_passes::training::train_graph(&module).expect("@train");
+        let x = Tensor::f32s([8, 3, 6, 6], images(20).as_f32().expect("f32")[..8 * 108].to_vec())
+            .expect("images");
+        let labels = Tensor::i64s([8], vec![0; 8]).expect("labels");
+        let out = Evaluator::new().run(&module, train, &[x, labels], &[]).unwrap_or_else(|e| panic!("{e}"));
+        let new = out.updates.iter().find(|u| u.0 == range).expect("it follows");
+        width(&new.1.to_f64s().expect("numbers"))
+    };
+    let (low, high) = of("minmax");
+    assert!(low == -9.0 && high > 0.1, "{low} {high}");
+    let (low, high) = of("ema{decay=0.5}");
+    assert!(low > -5.0 && high > 0.01, "{low} {high}");
+}
+
+/// Training that would end before quantisers begin is refused.
+#[test]
+fn a_delay_as_long_as_the_run_is_refused() {
+    let algorithm = algorithm("quant_delay = 10");
+    with_step(&algorithm, 11);
+    let mut module = applied(&algorithm);
+    pass(&mut module, "loss", serde_json::json!({}));
+    let length = RunLength { steps: 10, steps_per_epoch: 10 };
+    let said = algorithm.prepare_training(&mut module, length).expect_err("no step quantises").to_string();
+    assert!(said.contains("`quant_delay` = 10") && said.contains("10 steps"), "{said}");
+}

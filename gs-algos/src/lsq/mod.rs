@@ -101,7 +101,7 @@ pub(crate) static INFO: PassInfo = PassInfo {
         ("init", "first steps: mse (least error) or lsq (from mean magnitudes) (mse)"),
         ("grad_scale", "whether gradients of steps are scaled by 1 / sqrt(n * highest code) (true)"),
         ("step_lr", "learning rate of steps (that of the network)"),
-        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
+        ("observer", "how the other ranges are observed in training: ema or minmax (ema{decay=0.99})"),
         ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
         (
             "layers",

@@ -113,7 +113,7 @@ pub(crate) static INFO: PassInfo = PassInfo {
         ("clip_decay", "factor of alpha^2 in the loss (0.0002)"),
         ("clip_lr", "learning rate of clips (that of the network)"),
         ("grad_scale", "whether gradients of clips are scaled by 1 / sqrt(n * highest code) (true)"),
-        ("observer", "how the other ranges are observed in training (ema{decay=0.99})"),
+        ("observer", "how the other ranges are observed in training: ema or minmax (ema{decay=0.99})"),
         ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
         (
             "layers",

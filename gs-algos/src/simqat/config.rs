@@ -2,6 +2,7 @@
 //! is an error that says what exists.
 
 use crate::moment::Moment;
+use crate::observe::Following;
 use crate::observers::ObserverKind;
 use gs_passes::target::{Granularity, Target};
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,12 @@ pub enum ConfigError {
         /// What it must be.
         has: &'static str,
     },
+    /// An observer that needs all samples at once.
+    #[error("`observer` = {observer}: it does not follow training; `ema` and `minmax` do")]
+    Observer {
+        /// The observer.
+        observer: ObserverKind,
+    },
     /// A part of the run that is none.
     #[error("`{key}`: a step, a part of the run from 0 to 1, or never is expected")]
     Moment {
@@ -199,6 +206,9 @@ impl SimQatConfig {
             if !moment.is_valid() {
                 return Err(ConfigError::Moment { key });
             }
+        }
+        if Following::of(self.observer).is_none() {
+            return Err(ConfigError::Observer { observer: self.observer });
         }
         if let Some(edge) = self.edge_bits {
             bits("edge_bits", edge, 2)?;
@@ -304,6 +314,9 @@ mod tests {
         assert_eq!(parse("freeze_bn = 1.5").unwrap().check(), Err(ConfigError::Moment { key: "freeze_bn" }));
         assert_eq!(parse("freeze_bn = \"never\"").unwrap().check(), Ok(()));
         assert!(parse("freeze_bn = \"later\"").is_err());
+        let said = parse("observer = \"mse\"").unwrap().check().unwrap_err().to_string();
+        assert!(said.starts_with("`observer` = mse: it does not follow training"), "{said}");
+        assert_eq!(parse("observer = \"minmax\"").unwrap().check(), Ok(()));
     }
 
     /// The target `ort-cpu` with some words replaced.

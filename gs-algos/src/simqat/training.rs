@@ -3,9 +3,8 @@
 
 use super::SimQatConfig;
 use crate::algorithm::RunLength;
+use crate::learned::follow_while;
 use crate::moment::{is_before, is_past};
-use crate::observe::observe_while;
-use crate::observers::ObserverKind;
 use gs_ir::{At, AttrSet, GraphId, Module, OpId, Rewriter};
 use gs_passes::manager::PassError;
 use gs_passes::training::{train_batch_norms, train_graph};
@@ -19,16 +18,12 @@ pub(super) fn prepare(
     module: &mut Module,
     length: RunLength,
 ) -> Result<(), PassError> {
-    let decay = match config.observer {
-        ObserverKind::Ema { decay } => decay as f32,
-        other => return Err(format!("`observer`: {other:?} does not follow training; ema does").into()),
-    };
     let train = train_graph(module).ok_or("there is no graph @train; run `loss` first")?;
     let watching = match config.freeze_ranges.step(length) {
         Some(step) => Some(is_before(&mut Rewriter::new(module), train, step)?),
         None => None,
     };
-    observe_while(module, decay, watching)?;
+    follow_while(module, config.observer, watching)?;
     if config.quant_delay > 0 && config.quant_delay >= length.steps {
         let (delay, steps) = (config.quant_delay, length.steps);
         return Err(

@@ -123,7 +123,7 @@ pub(crate) static INFO: PassInfo = PassInfo {
         ("hard_phase", "what logits do then: ste or frozen (ste)"),
         ("logit_lr", "learning rate of logits, by AdamW (0.01)"),
         ("scale_lr", "learning rate of scales (that of the network)"),
-        ("observer", "how ranges are observed in training (ema{decay=0.99})"),
+        ("observer", "how ranges are observed in training: ema or minmax (ema{decay=0.99})"),
         ("exclude", "layers that stay in float: names, globs, or op:KIND ([])"),
         (
             "layers",
