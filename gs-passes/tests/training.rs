@@ -320,6 +320,15 @@ fn groups_are_changed_in_their_own_way_and_kept_within_bounds() {
     let mut m = module(text);
     let error = run_pipeline(&mut m, "grad,update{groups=[{params=[\"scale*\"]}]}").unwrap_err();
     assert!(error.contains("`scale*`") && error.contains("@w"), "{error}");
+    // What an algorithm names may be behind an output that the loss is not of.
+    let mut m = module(text);
+    run_pipeline(&mut m, "grad,update{groups=[{params=[\"scale*\", v], lr=0.5, optional=true}]}").unwrap();
+    for beta in ["beta1", "beta2"] {
+        let error =
+            run_pipeline(&mut module(text), &format!("grad,update{{optimiser={{adamw={{{beta}=1}}}}}}"));
+        let error = error.unwrap_err();
+        assert!(error.contains(&format!("`{beta}` = 1 must be at least 0 and below 1")), "{error}");
+    }
     let mut m = module(text);
     // The gradient of each element is 1.
     let groups = "[{params=[v], lr=0.5, min=0.75, max=1.25}, {params=[\"u\"], optimiser={adamw={}}, weight_decay=0.5}]";

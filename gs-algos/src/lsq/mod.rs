@@ -78,6 +78,7 @@ impl Algorithm for Lsq {
             lr: self.config.step_lr,
             weight_decay: Some(0.0),
             min: Some(LEAST_STEP),
+            optional: true,
             ..ParamGroup::default()
         });
         steps.into_iter().chain(positive_factors(module)).collect()

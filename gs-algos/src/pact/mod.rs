@@ -82,12 +82,14 @@ impl Algorithm for Pact {
             lr: self.config.clip_lr,
             weight_decay: Some(2.0 * self.config.clip_decay),
             min: Some(LEAST_CLIP),
+            optional: true,
             ..ParamGroup::default()
         });
         let scales = parameters_of(module, &["dorefa"], |params| ParamGroup {
             params,
             weight_decay: Some(0.0),
             min: Some(LEAST_STEP),
+            optional: true,
             ..ParamGroup::default()
         });
         clips.into_iter().chain(scales).chain(positive_factors(module)).collect()

@@ -186,7 +186,7 @@ pub(crate) fn positive_factors(module: &Module) -> Option<ParamGroup> {
         meant.then(|| module.str(factors.name).to_owned())
     });
     let params: Vec<String> = factors.collect();
-    let group = ParamGroup { params, min: Some(LEAST_FACTOR), ..ParamGroup::default() };
+    let group = ParamGroup { params, min: Some(LEAST_FACTOR), optional: true, ..ParamGroup::default() };
     (!group.params.is_empty()).then_some(group)
 }
 

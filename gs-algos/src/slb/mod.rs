@@ -84,6 +84,7 @@ impl Algorithm for Slb {
             optimiser: Some(Optimiser::Adamw { beta1: 0.9, beta2: 0.999 }),
             lr: Some(self.config.logit_lr),
             weight_decay: Some(0.0),
+            optional: true,
             ..ParamGroup::default()
         });
         let scales = operands_of(module, &["slb"], 1).map(|params| ParamGroup {
@@ -91,6 +92,7 @@ impl Algorithm for Slb {
             lr: self.config.scale_lr,
             weight_decay: Some(0.0),
             min: Some(LEAST_STEP),
+            optional: true,
             ..ParamGroup::default()
         });
         logits.into_iter().chain(scales).chain(positive_factors(module)).collect()

@@ -22,6 +22,9 @@ pub struct ParamGroup {
     pub min: Option<f32>,
     /// What they are lowered to after each step where they are above it.
     pub max: Option<f32>,
+    /// Whether names that no gradient belongs to are passed over. Algorithms name what they made, and the loss may not
+    /// depend on all of it (a second head); of names that people write, one that is not there is a mistake.
+    pub optional: bool,
 }
 
 impl ParamGroup {
@@ -46,14 +49,14 @@ impl ParamGroup {
 /// The group of each parameter, by number.
 ///
 /// # Errors
-/// A name that is none of theirs.
+/// A name that is none of theirs, unless the group is optional.
 pub(super) fn assign(
     module: &Module,
     groups: &[ParamGroup],
     params: impl Iterator<Item = GlobalId>,
 ) -> Result<Vec<Option<usize>>, PassError> {
     let names: Vec<&str> = params.map(|g| module.str(module.global(g).name)).collect();
-    for wanted in groups.iter().flat_map(|g| &g.params) {
+    for wanted in groups.iter().filter(|g| !g.optional).flat_map(|g| &g.params) {
         if !names.iter().any(|n| glob_matches(wanted, n)) {
             let there = names.join(", @");
             return Err(format!("no trained parameter is named `{wanted}`; there are @{there}").into());
