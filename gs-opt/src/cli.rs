@@ -283,10 +283,10 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub preprocess: PreprocessArgs,
     /// Rounds over the samples.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub epochs: usize,
     /// Samples of a step.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub batch: usize,
     /// Learning rate.
     #[arg(long, value_name = "X", default_value_t = 0.01)]
@@ -431,4 +431,13 @@ pub struct RulesArgs {
     /// The conditions and functions that rules may call, instead of rules.
     #[arg(long)]
     pub functions: bool,
+}
+
+/// A number that is not 0.
+#[cfg(feature = "runtime")]
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        other => other.map_err(|e: std::num::ParseIntError| e.to_string()),
+    }
 }

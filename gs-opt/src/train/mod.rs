@@ -45,7 +45,7 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         Some(spec) => Some(Arc::new(Samples::open_beside(spec, &args.preprocess, &module)?)),
         None => None,
     };
-    if samples.len() < args.batch || args.batch == 0 {
+    if samples.len() < args.batch {
         let error = TrainError::TooFew { samples: samples.len(), batch: args.batch };
         return Err(Failure::new(error.to_string()));
     }
@@ -73,15 +73,21 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         callbacks.push(Box::new(HeldOut { engine: engine.clone(), samples: samples.clone() }));
     }
     callbacks.extend(recalibration(args, &engine, &samples));
-    make_folder(&args.output)?;
-    files::write_form(&began_with, &args.output.join(BEGAN_WITH))?;
+    if let Some(checkpoint) = &from {
+        // Before anything of the folder changes.
+        checkpoint.check(&module, &options(args), samples.as_ref()).map_err(TrainError::from)?;
+    } else {
+        make_folder(&args.output)?;
+        files::write_form(&began_with, &args.output.join(BEGAN_WITH))?;
+    }
     drop(began_with);
     let mut log = Log::open(&args.output, from.as_ref().map(|c| c.step), args.batch)?;
     let began = Instant::now();
     train(args, &engine, callbacks, &mut module, &samples, from.as_ref(), &mut log)?;
-    log.finish()?;
     let trained = args.output.join(TRAINED);
     files::write(&module, &trained, false)?;
+    // After the network: a row that could not be written is not worth the result.
+    log.finish()?;
     say!("trained {} epochs in {:.1} s", args.epochs, began.elapsed().as_secs_f64());
     if let Some(held_out) = held_out
         && let Some(top1) = held_out::top1(&module, &engine, &held_out)?
@@ -133,6 +139,16 @@ fn asked(args: &TrainArgs) -> Outcome<(Option<Named>, bool)> {
     Ok((Some(Named { text, algorithm }), labels))
 }
 
+fn options(args: &TrainArgs) -> TrainOptions {
+    TrainOptions {
+        epochs: args.epochs,
+        batch: args.batch,
+        seed: args.seed,
+        augment: Augment { crop: args.crop, flip: args.flip },
+        engine: executor::name(args.engine).to_owned(),
+    }
+}
+
 fn make_folder(folder: &Path) -> Outcome<()> {
     fs::create_dir_all(folder)
         .map_err(|e| Failure::new(format!("{}: it cannot be made a folder: {e}", folder.display())))
@@ -147,18 +163,11 @@ fn train(
     from: Option<&gs_runtime::trainer::Checkpoint>,
     log: &mut Log,
 ) -> Outcome<()> {
-    let options = TrainOptions {
-        epochs: args.epochs,
-        batch: args.batch,
-        seed: args.seed,
-        augment: Augment { crop: args.crop, flip: args.flip },
-        engine: executor::name(args.engine).to_owned(),
-    };
     let between = args.save_every.map_or(BETWEEN_SAVES, Duration::from_secs);
     let per_epoch = prepare::length(args, samples).steps_per_epoch;
     let mut progress = Progress::new();
     let mut saved = Instant::now();
-    let mut trainer = Trainer { engine: engine.engine(), options, callbacks };
+    let mut trainer = Trainer { engine: engine.engine(), options: options(args), callbacks };
     let done = trainer.run(
         module,
         samples,

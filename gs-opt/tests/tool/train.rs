@@ -62,7 +62,9 @@ fn a_network_is_trained_and_deployed() {
     let last = format!("{:.2} %", 100.0 * of(epochs[1], "held_out_accuracy"));
     assert!(said.contains(&format!("held-out samples: {last}")), "{last}\n{said}");
     fails(dir, &[], &["holds a run already", "--resume"]);
+    let before = files(dir, "run");
     fails(dir, &["--resume", "--epochs", "2", "--seed", "7"], &["of another run", "seed"]);
+    assert!(before == files(dir, "run"), "a run that was refused changed the folder");
     succeeds(dir, &["convert", "run", "-o", "net.onnx"]);
     succeeds(dir, &["eval", "net.onnx", "--data", "shapes:test:64"]);
 }
@@ -143,7 +145,9 @@ fn requests_that_mean_nothing() {
     let folder = folder();
     let dir = folder.path();
     fails(dir, &["--batch", "100"], &["96 samples do not fill one batch of 100"]);
-    fails(dir, &["--batch", "0"], &["batch of 0"]);
+    for option in ["--batch", "--epochs"] {
+        fails(dir, &[option, "0"], &[option, "at least 1"]);
+    }
     fails(dir, &["--resume"], &["no checkpoint"]);
     fails(dir, &["--algorithm", "simcat"], &["no algorithm is named `simcat`", "simqat"]);
     fails(dir, &["--algorithm", "simqat", "--target", "nowhere"], &["nowhere", "ort-cpu"]);
@@ -235,7 +239,9 @@ fn checkpoints_that_are_of_no_use() {
     fs::write(&path, &whole).expect("a file");
     // Another network of the same form: a layer more, or other contents of what is not trained.
     put(dir, "net.gsir", NETWORK.replace("relu(%3)", "sigmoid(%3)"));
+    let before = files(dir, "run");
     fails(dir, &["--resume"], &["of another run: its network is"]);
+    assert!(before == files(dir, "run"), "a run that was refused changed the folder");
     put(dir, "net.gsir", NETWORK);
     trains(dir, &["--resume"]);
 }
@@ -248,11 +254,15 @@ fn rows(dir: &Path, run: &str) -> Vec<Value> {
 
 /// What a run leaves, but for its log.
 fn left(dir: &Path, run: &str) -> Vec<(String, Vec<u8>)> {
+    files(dir, run).into_iter().filter(|(name, _)| name != "log.jsonl").collect()
+}
+
+/// The files of a run.
+fn files(dir: &Path, run: &str) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(dir.join(run)).expect("a folder");
     let mut files: Vec<(String, Vec<u8>)> = entries
         .map(|e| e.expect("an entry"))
         .map(|e| (e.file_name().to_string_lossy().into_owned(), fs::read(e.path()).expect("a file")))
-        .filter(|(name, _)| name != "log.jsonl")
         .collect();
     files.sort();
     files
@@ -304,6 +314,36 @@ fn a_killed_run_ends_as_one_that_was_not() {
         .filter_map(|r| r["step"].as_u64())
         .collect();
     assert!(steps.windows(2).all(|w| w[0] < w[1]) && steps.last() == Some(&45), "{steps:?}");
+}
+
+/// The trained network is worth more than a row of the log.
+#[test]
+fn a_log_that_cannot_be_written_costs_no_result() {
+    let folder = folder();
+    let dir = folder.path();
+    fs::create_dir(dir.join("run")).expect("a folder");
+    std::os::unix::fs::symlink("/dev/full", dir.join("run/log.jsonl")).expect("a link");
+    fails(dir, &[], &["log.jsonl: it cannot be written"]);
+    succeeds(dir, &["convert", "run", "-o", "net.onnx"]);
+}
+
+/// The network with a second convolution that no loss depends on.
+fn two_heads() -> String {
+    NETWORK
+        .replace("const @m1", "param @w4 : f32[4, 8, 3, 3] = normal(seed 4, 0.0, 0.17)\nconst @m1")
+        .replace("(%logits : f32[N, 10])", "(%logits : f32[N, 10], %other : f32[N, 4, 14, 14])")
+        .replace("  return %7", "  %8 = conv(%2, @w4) : f32[N, 4, 14, 14] from \"head2\"\n  return %7, %8")
+}
+
+/// The loss is of the first output: what only another one reads is not trained.
+#[test]
+fn a_second_head_stays_as_it_is() {
+    let folder = folder();
+    let dir = folder.path();
+    put(dir, "net.gsir", two_heads());
+    for algorithm in ["lsq", "pact", "slb", "simqat"] {
+        trains(dir, &["-o", algorithm, "--algorithm", algorithm]);
+    }
 }
 
 /// Runs the tool where no file can grow beyond some kilobytes.

@@ -4,8 +4,9 @@
 
 use super::{TrainOptions, TrainingData};
 use gs_eval::{Tensor, TensorError};
-use gs_ir::{ElemType, GlobalId, Init, Literal, Module};
+use gs_ir::{ElemType, GlobalId, Init, Literal, Module, ValueId};
 use gs_passes::training::train_graph;
+use rustc_hash::FxHashMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -121,8 +122,8 @@ impl Default for Fnv {
 /// Bytes of a global that does not change that its fingerprint is of.
 const SEEN: usize = 4096;
 
-/// A number that differs for graphs that compute differently or keep other globals: operators, attributes, types, names
-/// of globals. Contents count where they stay as they are (the beginning of each): checkpoints do not hold them.
+/// A number that differs for graphs that compute differently or keep other globals: operators, what they read,
+/// attributes, types, names of globals. Contents count where they stay as they are (the beginning of each): checkpoints do not hold them.
 fn fingerprint(module: &Module) -> u64 {
     let mut hash = Fnv::new();
     let words = |v| module.type_of(v).words(&|s| format!("{s:?}"));
@@ -138,13 +139,35 @@ fn fingerprint(module: &Module) -> u64 {
             hash.add(bytes.get(..SEEN).unwrap_or(bytes));
         }
     }
+    // What is read: a global by its name, another value by its place in the order of the graph.
+    let mut places: FxHashMap<ValueId, usize> = FxHashMap::default();
+    let params = train.into_iter().flat_map(|g| module.graph(g).params().to_vec());
+    places.extend(params.enumerate().map(|(i, v)| (v, i)));
+    let read = |hash: &mut Fnv, places: &FxHashMap<ValueId, usize>, value: Option<ValueId>| match value
+        .map(|v| (module.as_global(v), places.get(&v)))
+    {
+        Some((Some(global), _)) => hash.add(module.str(module.global(global).name).as_bytes()),
+        Some((None, Some(place))) => hash.add(&place.to_le_bytes()),
+        Some((None, None)) | None => hash.add(&[]),
+    };
     for op in train.into_iter().flat_map(|g| module.ops_in(g)) {
         hash.add(module.op_name(op).as_bytes());
+        module.op(op).operands().for_each(|v| read(&mut hash, &places, v));
+        for &value in module.op(op).results().iter().filter(|v| !v.is_none()) {
+            places.insert(value, places.len());
+        }
         for (name, attr) in module.attrs_of(op).iter() {
             hash.add(name.as_bytes());
             hash.add(format!("{attr:?}").as_bytes());
         }
         module.op(op).results().iter().filter(|v| !v.is_none()).for_each(|&v| hash.add(words(v).as_bytes()));
+    }
+    if let Some(graph) = train {
+        module.graph(graph).results().for_each(|v| read(&mut hash, &places, Some(v)));
+        for (global, value) in module.graph(graph).updates() {
+            hash.add(module.str(module.global(global).name).as_bytes());
+            read(&mut hash, &places, Some(value));
+        }
     }
     hash.value()
 }
@@ -163,6 +186,20 @@ impl Checkpoint {
             entries: manifest.entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
             contents: contents.iter().map(named).collect(),
         }
+    }
+
+    /// Whether a run over these samples can go on from here. Hosts ask before they write anything.
+    ///
+    /// # Errors
+    /// What is other than it was, or a tensor that has no place.
+    pub fn check(
+        &self,
+        module: &Module,
+        options: &TrainOptions,
+        data: &dyn TrainingData,
+    ) -> Result<(), CheckpointError> {
+        self.fits(&Manifest::of(module, options, data))?;
+        self.contents(module).map(drop)
     }
 
     /// Whether it belongs to this run.
@@ -246,5 +283,37 @@ fn dtype(elem: ElemType) -> Option<Dtype> {
         ElemType::I64 => Some(Dtype::I64),
         ElemType::I32 => Some(Dtype::I32),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(body: &str) -> u64 {
+        let text = format!(
+            "gsir 1\nparam @a : f32[2] = splat(1.0)\nparam @b : f32[2] = splat(1.0)\n\
+             graph @train(%x : f32[2], %y : f32[2]) -> (%loss : f32[]) {{\n{body}  return %l\n}}\n"
+        );
+        let registry = gs_ir::registry::Registry::builtin();
+        fingerprint(&gs_text::parse_module(&text, None, &registry).expect("a module"))
+    }
+
+    const SUM: &str = "  %l = reduce_sum(%d) {keepdims = false} : f32[]\n";
+
+    #[test]
+    fn what_operations_read_counts() {
+        let of = |line: &str| of(&format!("{line}{SUM}"));
+        let lines = [
+            "  %d = sub(%x, %y) : f32[2]\n",
+            "  %d = sub(%y, %x) : f32[2]\n",
+            "  %d = sub(%x, @a) : f32[2]\n",
+            "  %d = sub(%x, @b) : f32[2]\n",
+        ];
+        for (i, a) in lines.iter().enumerate() {
+            for b in &lines[..i] {
+                assert_ne!(of(a), of(b), "{a}{b}");
+            }
+        }
     }
 }
