@@ -492,3 +492,19 @@ fn every_pattern_is_deployed_as_it_was_trained() {
         }
     }
 }
+
+/// Weights that are tied and then trained apart are named.
+#[test]
+fn weights_that_come_apart_are_named() {
+    let text = "gsir 1\nparam @w : f32[4, 4] = uniform(seed 1, -1.0, 1.0)\n\
+                graph @main(%x : f32[8, 4]) -> (%y : f32[8, 4]) {\n  \
+                %0 = gemm(%x, @w) : f32[8, 4] from \"in\"\n  \
+                %t = transpose(@w) {perm = [1, 0]} : f32[4, 4]\n  \
+                %1 = gemm(%0, %t) : f32[8, 4] from \"out\"\n  return %1\n}\n";
+    let mut module = parsed(text);
+    gs_passes::passes::fold_constants(&mut module);
+    let mut context = PassContext::default();
+    let loss = gs_passes::training::Loss::default();
+    let report = gs_passes::manager::Pass::run(&loss, &mut module, &mut context).unwrap();
+    assert!(report.notes.len() == 1 && report.notes[0].contains("computed from @w"), "{:?}", report.notes);
+}

@@ -1,7 +1,7 @@
 //! `loss`: makes the graph `@train`: the network's operations, the labels, and the loss as first result.
 
 use super::copy::copy_graph;
-use super::{TRAIN, detach, train_graph};
+use super::{TRAIN, come_apart, derived_weights, detach, train_graph};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use crate::passes::merge_equal_of;
 use gs_ir::registry::Traits;
@@ -63,7 +63,9 @@ impl Pass for Loss {
         }
         let main = module.main().ok_or("the module has no graph")?;
         let output = self.output_of(module)?;
-        let detached = detach(module, main);
+        let detached = derived_weights(module, main);
+        let apart = come_apart(module, main, &detached);
+        detach(module, &detached);
         let mut rewriter = Rewriter::new(module);
         let train = rewriter.add_graph(TRAIN);
         let map = copy_graph(&mut rewriter, main, train, FxHashMap::default(), "")?;
@@ -81,7 +83,9 @@ impl Pass for Loss {
         // What the network computes once for each grid that reads it, a step computes once.
         let cheap = |m: &Module, op| m.op(op).graph == train && m.decl(op).traits.has(Traits::ELEMENTWISE);
         merge_equal_of(module, &cheap);
-        Ok(PassReport::counting([("weights that are trained on their own", detached)]))
+        let mut report = PassReport::counting([("weights that are trained on their own", detached.len())]);
+        report.notes.extend(apart);
+        Ok(report)
     }
 }
 

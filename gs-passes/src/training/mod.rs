@@ -67,25 +67,52 @@ fn state(rewriter: &mut Rewriter<'_>, name: &str, ty: Type) -> GlobalId {
 }
 
 /// Makes parameters of what a graph reads that is made of trainable ones (a weight with its batch normalisation folded
-/// in): they begin with those contents and go their own way. How many.
-fn detach(module: &mut Module, graph: GraphId) -> usize {
-    let read: Vec<GlobalId> = {
-        let mut read: Vec<GlobalId> = module
-            .ops_in(graph)
-            .flat_map(|op| module.op(op).present_operands())
-            .chain(module.graph(graph).results())
-            .filter_map(|v| module.as_global(v))
-            .filter(|&g| matches!(module.global(g).init, Init::Derived(_)) && of_trainable(module, g))
-            .collect();
-        read.sort_unstable();
-        read.dedup();
-        read
-    };
+/// in): they begin with those contents and go their own way.
+fn detach(module: &mut Module, read: &[GlobalId]) {
     let mut rewriter = Rewriter::new(module);
-    for &global in &read {
+    for &global in read {
         rewriter.set_role(global, Role::Param, true);
     }
-    read.len()
+}
+
+/// What a graph reads that is computed from trainable parameters.
+fn derived_weights(module: &Module, graph: GraphId) -> Vec<GlobalId> {
+    let mut read: Vec<GlobalId> = read_globals(module, graph)
+        .filter(|&g| matches!(module.global(g).init, Init::Derived(_)) && of_trainable(module, g))
+        .collect();
+    read.sort_unstable();
+    read.dedup();
+    read
+}
+
+fn read_globals(module: &Module, graph: GraphId) -> impl Iterator<Item = GlobalId> {
+    let operands = module.ops_in(graph).flat_map(|op| module.op(op).present_operands());
+    operands.chain(module.graph(graph).results()).filter_map(|v| module.as_global(v))
+}
+
+/// Notes on weights that are tied before training and not after: a graph reads a parameter itself, and what is computed
+/// from it, which from now on is trained on its own.
+fn come_apart(module: &Module, graph: GraphId, detached: &[GlobalId]) -> Vec<String> {
+    let read: rustc_hash::FxHashSet<GlobalId> = read_globals(module, graph).collect();
+    let name = |g: GlobalId| module.str(module.global(g).name);
+    let mut notes = Vec::new();
+    for &global in detached {
+        let (mut pending, mut seen) = (vec![global], rustc_hash::FxHashSet::default());
+        while let Some(g) = pending.pop() {
+            let Init::Derived(d) = &module.global(g).init else { continue };
+            for source in d.operands.iter().flatten().copied().filter(|&s| seen.insert(s)) {
+                if read.contains(&source) && of_trainable(module, source) {
+                    notes.push(format!(
+                        "@{} is computed from @{}, which is read too: they are trained apart",
+                        name(global),
+                        name(source)
+                    ));
+                }
+                pending.push(source);
+            }
+        }
+    }
+    notes
 }
 
 /// Whether the contents of a float global depend on a trainable one.
