@@ -3,7 +3,6 @@
 
 use gs_eval::Tensor;
 use gs_ir::{GlobalId, Init, Module, Rewriter};
-use gs_passes::training::train_graph;
 use std::collections::BTreeMap;
 use std::error::Error;
 
@@ -20,6 +19,10 @@ pub trait Globals {
     /// # Errors
     /// Where they do not fit.
     fn set(&mut self, global: GlobalId, contents: Tensor) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// The globals that may hold something else than the module says: those that steps store to, and those that were
+    /// set.
+    fn changed(&self) -> Vec<GlobalId>;
 }
 
 /// How far training is, and what it is about.
@@ -47,10 +50,8 @@ impl TrainState<'_> {
     /// Contents that cannot be had.
     pub fn snapshot(&self) -> Result<Module, Box<dyn Error + Send + Sync>> {
         let mut now = self.module.clone();
-        let Some(train) = train_graph(self.module) else { return Ok(now) };
-        let stored: Vec<GlobalId> = self.module.graph(train).updates().map(|u| u.0).collect();
         let mut rewriter = Rewriter::new(&mut now);
-        for id in stored {
+        for id in self.globals.changed() {
             let ty = rewriter.ty(rewriter.global(id).ty).clone();
             rewriter.set_global(id, ty, Init::Data(self.globals.get(id)?.data()));
         }

@@ -17,7 +17,7 @@ use gs_opt::source::Samples;
 use gs_passes::manager::{PassContext, PassManager, Pipeline};
 use gs_passes::training::train_graph;
 use gs_runtime::{Runtime, TrainPlan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::Path;
 
@@ -100,7 +100,10 @@ fn my_loop(
     let train = train_graph(module).ok_or("no graph @train")?;
     let first = inputs(module, samples, 0)?;
     let specs: Vec<TensorSpec> = first.iter().map(TensorSpec::of).collect();
-    let mut live = Live { plan: runtime.train_plan(module, train, &specs, &[])? };
+    let mut live = Live {
+        plan: runtime.train_plan(module, train, &specs, &[])?,
+        changed: module.graph(train).updates().map(|u| u.0).collect(),
+    };
     let (mut metrics, mut loss, mut step) = (BTreeMap::new(), None, 0);
     let mut call = |moment: Moment, live: &mut Live<'_>, step: u64, loss: Option<f64>| -> Result<()> {
         for callback in callbacks.iter_mut() {
@@ -135,8 +138,7 @@ fn my_loop(
         }
     }
     call(|c, s| c.train_end(s), &mut live, step, loss)?;
-    let stored = module.graph(train).updates().map(|u| u.0);
-    stored.map(|id| Ok((id, live.plan.global(id)?))).collect()
+    live.changed().into_iter().map(|id| Ok((id, live.plan.global(id)?))).collect()
 }
 
 type Moment = fn(&mut dyn Callback, &mut TrainState<'_>) -> CallbackResult;
@@ -144,6 +146,8 @@ type Moment = fn(&mut dyn Callback, &mut TrainState<'_>) -> CallbackResult;
 /// Parameters and states live in the plan.
 struct Live<'m> {
     plan: TrainPlan<'m>,
+    /// What steps store to, and what callbacks have set.
+    changed: BTreeSet<GlobalId>,
 }
 
 impl Globals for Live<'_> {
@@ -152,7 +156,13 @@ impl Globals for Live<'_> {
     }
 
     fn set(&mut self, global: GlobalId, contents: Tensor) -> Result<()> {
-        Ok(self.plan.set_globals(&[(global, contents)])?)
+        self.plan.set_globals(&[(global, contents)])?;
+        self.changed.insert(global);
+        Ok(())
+    }
+
+    fn changed(&self) -> Vec<GlobalId> {
+        self.changed.iter().copied().collect()
     }
 }
 

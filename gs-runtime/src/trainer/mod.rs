@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod error;
+mod place;
 mod sampling;
 mod steps;
 
@@ -282,6 +283,10 @@ impl Globals for Live<'_> {
     fn set(&mut self, global: GlobalId, contents: Tensor) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(self.put(global, contents)?)
     }
+
+    fn changed(&self) -> Vec<GlobalId> {
+        self.stored.clone()
+    }
 }
 
 /// The inputs of the graph, picked by name.
@@ -335,6 +340,5 @@ fn first_astray(
         }
     });
     let first = values.into_iter().find(|v| astray.contains(v))?;
-    let op = module.producer(first)?;
-    Some(format!("{} \"{}\"", module.op_name(op), module.label(op)))
+    place::named(module, first)
 }

@@ -3,6 +3,7 @@
 use super::common::{module, runtime};
 use gs_algos::callback::{Callback, CallbackResult, TrainState};
 use gs_eval::{DataError, Field, Tensor};
+use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
 use gs_runtime::trainer::{Augment, Engine, Next, Pick, TrainError, TrainOptions, Trainer, TrainingData};
 
@@ -37,6 +38,19 @@ impl Callback for Touch {
     }
 }
 
+fn prepare(pipeline: &str, module: &mut Module) {
+    let mut registry = PassRegistry::default();
+    gs_passes::passes::register(&mut registry);
+    let manager = PassManager { registry: &registry, verify_each: true };
+    let pipeline = Pipeline::parse(pipeline).expect("a pipeline");
+    manager.run(&pipeline, module, &mut PassContext::default(), &mut |_| {}).expect("a training graph");
+}
+
+fn options(epochs: usize) -> TrainOptions {
+    let augment = Augment { crop: 0, flip: false };
+    TrainOptions { epochs, batch: 4, seed: 3, augment, engine: "test".to_owned() }
+}
+
 /// The step at which numbers go astray, and where.
 fn astray(callbacks: Vec<Box<dyn Callback>>) -> (u64, Option<String>) {
     let mut module = module(
@@ -47,20 +61,9 @@ fn astray(callbacks: Vec<Box<dyn Callback>>) -> (u64, Option<String>) {
          %logits = gemm(%2, @w2) {trans_b = true}\n\
          return %logits\n}\n",
     );
-    let mut registry = PassRegistry::default();
-    gs_passes::passes::register(&mut registry);
-    let manager = PassManager { registry: &registry, verify_each: true };
-    let pipeline = Pipeline::parse("loss,grad,update{lr=1.5}").expect("a pipeline");
-    manager.run(&pipeline, &mut module, &mut PassContext::default(), &mut |_| {}).expect("a training graph");
-    let options = TrainOptions {
-        epochs: 200,
-        batch: 4,
-        seed: 3,
-        augment: Augment { crop: 0, flip: false },
-        engine: "test".to_owned(),
-    };
+    prepare("loss,grad,update{lr=1.5}", &mut module);
     let fast = runtime(2);
-    let mut trainer = Trainer { engine: Engine::Runtime(&fast), options, callbacks };
+    let mut trainer = Trainer { engine: Engine::Runtime(&fast), options: options(200), callbacks };
     match trainer.run(&mut module, &Numbers, None, &mut |_| Next::Go, &mut |_| Ok(())) {
         Err(TrainError::Astray { step, place, .. }) => (step, place),
         other => panic!("{other:?}"),
@@ -72,6 +75,6 @@ fn the_operation_that_went_astray_is_named_though_the_steps_before_were_not_kept
     let (step, place) = astray(Vec::new());
     // Some steps are run again, more than one epoch of them.
     assert!(step > SAMPLES as u64 / 4, "step {step}");
-    assert!(place.as_ref().is_some_and(|p| p.contains('"')), "{place:?}");
+    assert_eq!(place.as_deref(), Some("exp \"growth\""));
     assert_eq!((step, place), astray(vec![Box::new(Touch)]));
 }
