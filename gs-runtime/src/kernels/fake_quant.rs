@@ -1,9 +1,10 @@
 //! Rounding to a grid and back, as quantisers in training do it, and the derivative that goes straight through (Jacob et
 //! al. 2018). The results are those of the reference evaluator, bit for bit: quotients are divided, not multiplied by 1 / scale.
 
-use super::error::KernelError;
+use super::error::{KernelError, check_len};
 use super::isa::{Job, Kernels};
 use super::map::{map, zip};
+use super::shape::nonzero;
 use super::simd::Simd;
 use gs_eval::quant::Grid;
 
@@ -89,6 +90,80 @@ pub fn fake_quant_grad(
     dx: &mut [f32],
 ) -> Result<(), KernelError> {
     zip(kernels, dy, x, dx, |dy, x| if grid.passes(x) { dy } else { 0.0 })
+}
+
+/// Grids of channels that lie close together, each repeated for its `plane` elements: one row of a tensor.
+pub struct GridRow {
+    grids: Vec<FakeQuant>,
+}
+
+impl GridRow {
+    /// Planes from which on each is better rounded by itself.
+    pub const PLANE: usize = 64;
+
+    /// Of the grids of channels, as rows of numbers.
+    pub fn new(grids: &[f32], plane: usize) -> Self {
+        let each = grids.chunks_exact(FakeQuant::LEN).filter_map(FakeQuant::from_floats);
+        Self { grids: each.flat_map(|grid| std::iter::repeat_n(grid, plane)).collect() }
+    }
+
+    fn check(&self, x: &[f32]) -> Result<usize, KernelError> {
+        let n = nonzero("grids", self.grids.len()).map(|()| self.grids.len())?;
+        check_len("x", x.len() / n * n, x.len()).map(|()| n)
+    }
+}
+
+/// [`fake_quant`] of a tensor, row by row.
+///
+/// # Errors
+/// Lengths that differ, or rows that are not whole.
+pub fn fake_quant_rows(kernels: Kernels, row: &GridRow, x: &[f32], y: &mut [f32]) -> Result<(), KernelError> {
+    check_len("y", x.len(), y.len())?;
+    row.check(x)?;
+    kernels.run(Rows { grids: &row.grids, a: x, b: x, y, f: |grid: FakeQuant, x, _| grid.round(x) });
+    Ok(())
+}
+
+/// [`fake_quant_grad`] of a tensor, row by row.
+///
+/// # Errors
+/// Lengths that differ, or rows that are not whole.
+pub fn fake_quant_grad_rows(
+    kernels: Kernels,
+    row: &GridRow,
+    dy: &[f32],
+    x: &[f32],
+    dx: &mut [f32],
+) -> Result<(), KernelError> {
+    check_len("dy", x.len(), dy.len())?;
+    check_len("dx", x.len(), dx.len())?;
+    row.check(x)?;
+    let f = |grid: FakeQuant, dy: f32, x: f32| if grid.passes(x) { dy } else { 0.0 };
+    kernels.run(Rows { grids: &row.grids, a: dy, b: x, y: dx, f });
+    Ok(())
+}
+
+struct Rows<'a, F> {
+    grids: &'a [FakeQuant],
+    a: &'a [f32],
+    b: &'a [f32],
+    y: &'a mut [f32],
+    f: F,
+}
+
+impl<F: Fn(FakeQuant, f32, f32) -> f32> Job for Rows<'_, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let n = self.grids.len();
+        let operands = self.a.chunks_exact(n).zip(self.b.chunks_exact(n));
+        for (y, (a, b)) in self.y.chunks_exact_mut(n).zip(operands) {
+            for (((y, &a), &b), &grid) in y.iter_mut().zip(a).zip(b).zip(self.grids) {
+                *y = (self.f)(grid, a, b);
+            }
+        }
+    }
 }
 
 /// The lowest and the highest element; of nothing, the infinities. NaN is passed over.
@@ -200,6 +275,40 @@ mod tests {
             }
         }
         assert!(seen > 10_000);
+    }
+
+    /// Channels on the last axis and planes of a few elements, against each plane by itself.
+    #[test]
+    fn rows_are_rounded_as_planes_are() {
+        let kind = CodeKind { bits: 4, signed: true, symmetric: true, narrow: false };
+        for (count, plane, rows) in [(1, 1, 5), (7, 1, 9), (33, 1, 3), (5, 3, 4)] {
+            let all: Vec<f32> = (0..count)
+                .flat_map(|c| FakeQuant::new(&Grid::cover(-1.0 - c as f32, 0.5, kind)).to_floats())
+                .collect();
+            let n = count * plane * rows;
+            let x: Vec<f32> = (0..n).map(|i| (i * 37 % 101) as f32 * 0.5 - 25.0).collect();
+            let dy: Vec<f32> = (0..n).map(|i| i as f32 + 1.0).collect();
+            let row = GridRow::new(&all, plane);
+            for kernels in Kernels::all() {
+                let (mut y, mut dx, mut want) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+                let mut want_dx = vec![0.0; n];
+                fake_quant_rows(kernels, &row, &x, &mut y).unwrap();
+                fake_quant_grad_rows(kernels, &row, &dy, &x, &mut dx).unwrap();
+                for i in 0..n / plane {
+                    let c = i % count;
+                    let grid = FakeQuant::from_floats(&all[c * FakeQuant::LEN..][..FakeQuant::LEN]).unwrap();
+                    let at = i * plane..(i + 1) * plane;
+                    fake_quant(kernels, grid, &x[at.clone()], &mut want[at.clone()]).unwrap();
+                    fake_quant_grad(kernels, grid, &dy[at.clone()], &x[at.clone()], &mut want_dx[at])
+                        .unwrap();
+                }
+                assert_eq!((y, dx), (want, want_dx));
+                assert!(
+                    fake_quant_rows(kernels, &row, &x[1..], &mut vec![0.0; n - 1]).is_err()
+                        || count * plane == 1
+                );
+            }
+        }
     }
 
     #[test]

@@ -64,7 +64,9 @@ pub use conv_weight_grad::ConvWeightGrad;
 pub use depthwise_grad::DepthwiseGrad;
 pub use elementwise::{add, add_assign, affine_channels, clip, mul, mul_assign};
 pub use error::KernelError;
-pub use fake_quant::{FakeQuant, fake_quant, fake_quant_grad, range_of, widen};
+pub use fake_quant::{
+    FakeQuant, GridRow, fake_quant, fake_quant_grad, fake_quant_grad_rows, fake_quant_rows, range_of, widen,
+};
 pub use gate::{Gate, gated};
 pub use grid::{CodeType, Grid, OutGrid, QOutput};
 pub use isa::{Isa, Kernels};

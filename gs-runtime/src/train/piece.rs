@@ -2,8 +2,8 @@
 //! wait. A *whole piece* needs what all samples together gave: statistics, gradients of weights, steps of the optimiser.
 
 use crate::kernels::{
-    AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, KernelError, Learned,
-    PoolShape, Sgd, Unary,
+    AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, GridRow, KernelError,
+    Learned, PoolShape, Sgd, Unary,
 };
 use crate::plan::grids::Grids;
 use crate::plan::kernel::Kernel;
@@ -258,6 +258,13 @@ pub(super) enum Whole<'m> {
 pub(super) struct Channels {
     pub(super) count: usize,
     pub(super) plane: usize,
+}
+
+impl Channels {
+    /// Whether the elements of a channel that lie in a row are too few to be computed by themselves.
+    pub(super) fn are_close(self) -> bool {
+        self.count > 1 && self.plane < GridRow::PLANE
+    }
 }
 
 /// `alpha * a * b + beta * c`, either factor perhaps transposed.

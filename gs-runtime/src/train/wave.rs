@@ -4,7 +4,7 @@ use super::piece::{Extents, Held, Home, Product, Whole, WholePiece};
 use super::region::{NO_RANGE, Shared};
 use super::state::State;
 use crate::kernels::{
-    self as k, Band, FakeQuant, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
+    self as k, Band, FakeQuant, GridRow, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
 };
 use gs_eval::{Bindings, ExecError};
 use gs_ir::ValueId;
@@ -183,6 +183,14 @@ impl Call<'_, '_> {
             }
             Whole::Observe { decay, channels } => {
                 let mut seen = vec![NO_RANGE; channels.count];
+                if channels.plane == 1 {
+                    for row in self.read(0)?.chunks_exact(channels.count) {
+                        // Zeros have one sign, as in `range_of`.
+                        seen.iter_mut().zip(row).for_each(|(seen, &x)| k::widen(seen, [x + 0.0; 2]));
+                    }
+                    mixed(self.read(1)?, *decay, &seen, first(outs)?);
+                    return Ok(());
+                }
                 for (plane, c) in self.read(0)?.chunks_exact(channels.plane).zip((0..channels.count).cycle())
                 {
                     k::widen(&mut seen[c], k::range_of(self.shared.kernels, plane));
@@ -212,6 +220,10 @@ impl Call<'_, '_> {
             }
             Whole::FakeQuant(channels) => {
                 let (x, y) = (self.read(0)?, first(outs)?);
+                if channels.are_close() {
+                    let row = GridRow::new(self.read(1)?, channels.plane);
+                    return k::fake_quant_rows(self.shared.kernels, &row, x, y);
+                }
                 let planes = x.chunks_exact(channels.plane).zip(y.chunks_exact_mut(channels.plane));
                 let grids = self.read(1)?.chunks_exact(FakeQuant::LEN).cycle();
                 for ((x, y), grid) in planes.zip(grids) {
@@ -222,6 +234,11 @@ impl Call<'_, '_> {
             }
             Whole::FakeQuantGrad(channels) => {
                 let plane = channels.plane;
+                if channels.are_close() {
+                    let row = GridRow::new(self.read(2)?, plane);
+                    let (dy, x) = (self.read(0)?, self.read(1)?);
+                    return k::fake_quant_grad_rows(self.shared.kernels, &row, dy, x, first(outs)?);
+                }
                 let (dy, x) = (self.read(0)?.chunks_exact(plane), self.read(1)?.chunks_exact(plane));
                 let grids = self.read(2)?.chunks_exact(FakeQuant::LEN).cycle();
                 for (((dx, dy), x), grid) in first(outs)?.chunks_exact_mut(plane).zip(dy).zip(x).zip(grids) {

@@ -64,13 +64,18 @@ fn part(channels: Channels) -> usize {
     if channels.count == 1 { PART.min(channels.plane) } else { channels.plane }
 }
 
+/// How many parts a thread takes at once, so that parts of few elements (channels on the last axis) are no tasks of their own.
+fn together(part: usize) -> usize {
+    (PART / part.max(1)).max(1)
+}
+
 impl Call<'_, '_> {
     pub(super) fn dorefa(&self, top: u32, channels: Channels, y: &mut [f32]) -> Result<(), KernelError> {
         let (w, scales) = (self.read(0)?, self.read(1)?);
         let (t, greatest) = self.squeezed(w, channels)?;
         let n = part(channels);
         let all = y.par_chunks_mut(n).zip(w.par_chunks(n)).zip(t.par_chunks(n)).enumerate();
-        all.try_for_each(|(i, ((y, w), t))| {
+        all.with_min_len(together(n)).try_for_each(|(i, ((y, w), t))| {
             let c = i % channels.count;
             let s = Squeezed { top, greatest: greatest[c], scale: scales[c] };
             k::dorefa(self.shared.kernels, s, w, t, y)
@@ -91,6 +96,7 @@ impl Call<'_, '_> {
         let sums: Vec<f64> = all
             .zip(w.par_chunks(n).zip(t.par_chunks(n)))
             .enumerate()
+            .with_min_len(together(n))
             .map(|(i, ((dw, dy), (w, t)))| {
                 let c = i % channels.count;
                 let s = Squeezed { top, greatest: greatest[c], scale: scales[c] };
@@ -105,6 +111,7 @@ impl Call<'_, '_> {
         let mut t = vec![0.0; w.len()];
         let n = part(channels);
         let each: Vec<f64> = (t.par_chunks_mut(n).zip(w.par_chunks(n)))
+            .with_min_len(together(n))
             .map(|(t, w)| k::squeeze(self.shared.kernels, w, t))
             .collect::<Result<_, _>>()?;
         let mut greatest = vec![0.0; channels.count];
@@ -127,11 +134,10 @@ impl Call<'_, '_> {
 
     pub(super) fn slb(&self, levels: usize, channels: Channels, w: &mut [f32]) -> Result<(), KernelError> {
         let n = part(channels);
-        w.par_chunks_mut(n).zip(self.read(0)?.par_chunks(n * levels)).enumerate().try_for_each(
-            |(i, (w, logits))| {
-                k::slb(self.shared.kernels, self.choice(levels, 1, i % channels.count)?, logits, w)
-            },
-        )
+        let all = w.par_chunks_mut(n).zip(self.read(0)?.par_chunks(n * levels)).enumerate();
+        all.with_min_len(together(n)).try_for_each(|(i, (w, logits))| {
+            k::slb(self.shared.kernels, self.choice(levels, 1, i % channels.count)?, logits, w)
+        })
     }
 
     pub(super) fn slb_grad(
@@ -146,6 +152,7 @@ impl Call<'_, '_> {
         let (dy, logits) = (self.read(0)?.par_chunks(n), self.read(1)?.par_chunks(n * levels));
         let all = dlogits.floats_mut()?.par_chunks_mut(n * levels).zip(dy).zip(logits).enumerate();
         let sums: Vec<f64> = all
+            .with_min_len(together(n))
             .map(|(i, ((dlogits, dy), logits))| {
                 let choice = self.choice(levels, 2, i % channels.count)?;
                 k::slb_grad(self.shared.kernels, (choice, frozen && choice.hard), dy, logits, dlogits)
