@@ -38,6 +38,7 @@ use quantise::ranges_last;
 use region::{Region, Shared};
 use rustc_hash::{FxHashMap, FxHashSet};
 use state::State;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use wave::Around;
 
@@ -50,6 +51,8 @@ pub struct TrainPlan<'a> {
     planner: Planner<'a>,
     parts: Parts<'a>,
     state: State,
+    /// What was set of globals that have no buffer of their own.
+    beside: BTreeMap<GlobalId, Tensor>,
     scratches: Vec<Mutex<Scratch>>,
     clock: Option<Clock>,
 }
@@ -107,6 +110,7 @@ impl<'a> TrainPlan<'a> {
             planner: Planner::new(runtime, module, graph, specs, taps)?,
             parts: Parts::default(),
             state: State::default(),
+            beside: BTreeMap::new(),
             scratches: (0..runtime.threads()).map(|_| Mutex::new(Scratch::new())).collect(),
             clock: None,
         };
@@ -272,15 +276,21 @@ impl<'a> TrainPlan<'a> {
         Ok(())
     }
 
-    /// What a global holds now. Of a global that the graph neither reads nor stores to, what it held at first.
+    /// What a global holds now. Of a global that the graph neither reads nor stores to, what was set last, else what it
+    /// held at first.
     ///
     /// # Errors
     /// Contents that cannot be made.
     pub fn global(&self, global: GlobalId) -> Result<Tensor, ExecError> {
         match self.parts.globals.get(&global) {
             Some(&home) => self.held(home),
-            None => Ok(gs_eval::Materializer::with_evaluator(self.planner.module, self.planner.reference)
-                .tensor(global)?),
+            None => {
+                let (module, reference) = (self.planner.module, self.planner.reference);
+                let mut materializer = gs_eval::Materializer::with_evaluator(module, reference);
+                let set: Vec<(GlobalId, Tensor)> = self.beside.iter().map(|(g, t)| (*g, t.clone())).collect();
+                materializer.set(&set)?;
+                Ok(materializer.tensor(global)?)
+            }
         }
     }
 
@@ -291,6 +301,11 @@ impl<'a> TrainPlan<'a> {
     /// Contents that are not of their global's element type and extents; then none of them is set.
     pub fn set_globals(&mut self, contents: &[(GlobalId, Tensor)]) -> Result<(), ExecError> {
         let mut changed = self.planner.materializer.set(contents)?;
+        for (global, tensor) in contents {
+            if !self.parts.globals.contains_key(global) {
+                self.beside.insert(*global, tensor.clone());
+            }
+        }
         changed.retain(|g| self.parts.globals.contains_key(g) || self.parts.baked.contains(g));
         self.planner.let_go();
         if changed.iter().any(|g| self.parts.baked.contains(g)) {

@@ -2,10 +2,11 @@
 
 use super::common::{module, runtime};
 use gs_algos::callback::{Callback, CallbackResult, TrainState};
-use gs_eval::{DataError, Field, Tensor};
+use gs_eval::{DataError, Field, Materializer, Tensor};
 use gs_ir::Module;
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
 use gs_runtime::trainer::{Augment, Engine, Next, Pick, TrainError, TrainOptions, Trainer, TrainingData};
+use std::sync::{Arc, Mutex};
 
 const SAMPLES: usize = 24;
 
@@ -36,6 +37,42 @@ impl Callback for Touch {
         let contents = state.globals.get(global)?;
         state.globals.set(global, contents)
     }
+}
+
+/// Sets a global that no step stores to, and looks whether what is measured later has it.
+struct SetBeside(Arc<Mutex<Vec<f64>>>);
+
+impl Callback for SetBeside {
+    fn train_begin(&mut self, state: &mut TrainState<'_>) -> CallbackResult {
+        let global = state.module.global_named("factor").ok_or("no state")?;
+        state.globals.set(global, Tensor::f32s([1], vec![0.25])?)
+    }
+
+    fn epoch_end(&mut self, state: &mut TrainState<'_>) -> CallbackResult {
+        let now = state.snapshot()?;
+        let global = now.global_named("factor").ok_or("no state")?;
+        let contents = Materializer::new(&now).tensor(global)?;
+        *self.0.lock().map_err(|e| e.to_string())? = contents.to_f64s().unwrap_or_default();
+        Ok(())
+    }
+}
+
+#[test]
+fn what_callbacks_set_is_in_what_is_measured() {
+    let mut module = module(
+        "dims N >= 1\nparam @w : f32[3, 6] = uniform(seed 1, -0.5, 0.5)\nstate @factor : f32[1] = splat(1.0)\n\
+         graph @main(%x : f32[N, 6]) -> (%logits : f32[N, 3]) {\n\
+         %1 = gemm(%x, @w) {trans_b = true}\n\
+         %logits = mul(%1, @factor)\n\
+         return %logits\n}\n",
+    );
+    prepare("loss,grad,update{lr=0.1}", &mut module);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let fast = runtime(1);
+    let callbacks: Vec<Box<dyn Callback>> = vec![Box::new(SetBeside(seen.clone()))];
+    let mut trainer = Trainer { engine: Engine::Runtime(&fast), options: options(1), callbacks };
+    trainer.run(&mut module, &Numbers, None, &mut |_| Next::Go, &mut |_| Ok(())).expect("trained");
+    assert_eq!(*seen.lock().expect("what was seen"), [0.25]);
 }
 
 fn prepare(pipeline: &str, module: &mut Module) {
