@@ -9,6 +9,7 @@ pub mod callback;
 pub mod deploy;
 pub mod distillation;
 pub mod freeze;
+pub mod groups;
 mod kept;
 pub mod learned;
 pub mod ledger;

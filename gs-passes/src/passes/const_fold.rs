@@ -34,7 +34,16 @@ const GROWTH_LIMIT: usize = 64 << 20;
 /// Folds what it can; returns how many operations went.
 pub fn fold_constants(module: &mut Module) -> usize {
     // While quantisers still learn, weights change: what is computed from a `param` is then no constant.
-    let params_are_constant = Phase::of(module) != Phase::Instrumented;
+    fold(module, Phase::of(module) != Phase::Instrumented)
+}
+
+/// Folds what is computed from constants and extents alone, and leaves what is computed from weights: these stay what
+/// is learned.
+pub fn fold_all_but_weights(module: &mut Module) -> usize {
+    fold(module, false)
+}
+
+fn fold(module: &mut Module, params_are_constant: bool) -> usize {
     let mut rewriter = Rewriter::new(module);
     let mut folded = 0;
     for op in rewriter.all_ops() {
