@@ -20,6 +20,7 @@ pub mod observers;
 pub mod pact;
 pub mod passes;
 pub mod placement;
+pub mod prune;
 pub mod quant;
 pub mod quantisers;
 pub mod recalibrate;

@@ -9,6 +9,7 @@ use crate::lsq::{self, Lsq, LsqConfig};
 use crate::observe::observe;
 use crate::observers::{ObserverKind, WeightRule};
 use crate::pact::{self, Pact, PactConfig};
+use crate::prune::{self, Prune, PruneConfig};
 use crate::recalibrate::{RecalibrateOptions, recalibrate_bn};
 use crate::simqat::{SimQat, SimQatConfig};
 use crate::slb::{self, Slb, SlbConfig};
@@ -25,6 +26,7 @@ pub fn register(registry: &mut PassRegistry) {
     registry.register(&lsq::INFO, |o| Ok(Box::new(Lsq { config: read_options::<LsqConfig>(o)? })));
     registry.register(&pact::INFO, |o| Ok(Box::new(Pact { config: read_options::<PactConfig>(o)? })));
     registry.register(&slb::INFO, |o| Ok(Box::new(Slb { config: read_options::<SlbConfig>(o)? })));
+    registry.register(&prune::INFO, |o| Ok(Box::new(Prune { config: read_options::<PruneConfig>(o)? })));
     registry.register(&CALIBRATE, |o| Ok(Box::new(read_options::<Calibrate>(o)?)));
     registry.register(&RECALIBRATE, |o| Ok(Box::new(read_options::<Recalibrate>(o)?)));
     registry.register(&OBSERVE, |o| Ok(Box::new(read_options::<Observe>(o)?)));

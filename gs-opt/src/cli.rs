@@ -29,6 +29,10 @@ pub struct Cli {
 pub enum Command {
     /// Quantise a trained network after training, and deploy it.
     Quantize(QuantizeArgs),
+    /// Drop the channels that matter least, through every coupling.
+    Prune(crate::prune::PruneArgs),
+    /// Show which channels go together, and which cannot go.
+    Groups(crate::groups::GroupsArgs),
     /// Run a network over a data set: accuracy, speed, outputs.
     Eval(EvalArgs),
     /// Train a network, with a compression algorithm or without.

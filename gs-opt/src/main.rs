@@ -4,7 +4,7 @@
 use clap::Parser;
 use gs_opt::cli::{Cli, Command};
 use gs_opt::failure::Outcome;
-use gs_opt::{convert, eval, explain, lookup, manual, passes, quantize};
+use gs_opt::{convert, eval, explain, groups, lookup, manual, passes, prune, quantize};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -23,6 +23,8 @@ fn run(cli: &Cli) -> Outcome<()> {
     match &cli.command {
         None => passes::run(&cli.passes),
         Some(Command::Quantize(args)) => quantize::run(args),
+        Some(Command::Prune(args)) => prune::run(args),
+        Some(Command::Groups(args)) => groups::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         #[cfg(feature = "runtime")]
         Some(Command::Train(args)) => gs_opt::train::run(args),

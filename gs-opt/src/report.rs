@@ -72,7 +72,15 @@ pub fn write_report(path: &Path, ledger: &Ledger, report: &PassReport, more: Val
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
         object.extend(more);
     }
-    let text = serde_json::to_string_pretty(&object)?;
+    write_json(path, &object)
+}
+
+/// Writes JSON to a file, or to standard output.
+///
+/// # Errors
+/// Where it cannot be written; then nothing is there.
+pub fn write_json(path: &Path, value: &Value) -> Outcome<()> {
+    let text = serde_json::to_string_pretty(value)?;
     if files::Kind::is_stream(path) {
         return say::stream(|out| writeln!(out, "{text}"));
     }

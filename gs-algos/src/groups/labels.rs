@@ -14,6 +14,13 @@ pub struct Label(u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Atom(pub(crate) u32);
 
+impl Atom {
+    /// A number of its own.
+    pub fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
 /// Why something is kept: an index into the reasons that the solver has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Why(pub(crate) u32);

@@ -2,7 +2,7 @@
 
 use super::axes::{Axes, Axis, Run, Slot};
 use super::labels::{Atom, Atoms, Why};
-use super::solver::{Count, Edge, Reason, Solver};
+use super::solver::{Count, Edge, Reason, Solver, WeightUse};
 use gs_ir::{Def, GlobalId, Handle, Module, OpId, Phase, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use thiserror::Error;
@@ -58,6 +58,8 @@ pub struct Groups {
     pub groups: Vec<Group>,
     /// Where axes are summed away.
     pub edges: Vec<Edge>,
+    /// The second operands of products.
+    pub weights: Vec<WeightUse>,
     /// Attributes that follow extents.
     pub counts: Vec<Count>,
     /// The tensors of operands that are one reading of a constant that has several.
@@ -95,7 +97,7 @@ impl Groups {
                 Axis::Kept(_) => None,
             })
             .collect();
-        let (edges, counts) = (solver.edges.clone(), solver.counts.clone());
+        let (edges, weights, counts) = (solver.edges.clone(), solver.weights.clone(), solver.counts.clone());
         let (mut axes, reasons, readings) = solver.into_parts();
         let by_run = written_out(&mut axes, &members, &counts, &mixed);
         let mixed_atoms = |atom: Atom| {
@@ -119,6 +121,7 @@ impl Groups {
             reasons,
             groups,
             edges,
+            weights,
             counts,
             readings,
             by_run,
@@ -172,7 +175,7 @@ impl Groups {
     }
 
     /// The atoms of all runs that stand on an axis.
-    pub(super) fn written_out(&self) -> impl Iterator<Item = (&Run, &Vec<Atoms>)> {
+    pub(crate) fn written_out(&self) -> impl Iterator<Item = (&Run, &Vec<Atoms>)> {
         self.by_run.iter()
     }
 

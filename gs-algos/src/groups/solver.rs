@@ -56,6 +56,17 @@ pub struct Edge {
     pub axis: usize,
 }
 
+/// The weight of a product: its axis that is summed away reads what others make, its other axis makes channels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WeightUse {
+    /// The operation.
+    pub op: OpId,
+    /// Place of the operand that holds the weight.
+    pub operand: usize,
+    /// The axis that is summed away.
+    pub summed: usize,
+}
+
 /// An integer attribute that is the number of elements kept of an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Count {
@@ -93,6 +104,8 @@ pub(super) struct Solver<'m> {
     reasons: Vec<Reason>,
     /// Where axes are summed away.
     pub(super) edges: Vec<Edge>,
+    /// The second operands of products.
+    pub(super) weights: Vec<WeightUse>,
     /// Attributes that follow extents.
     pub(super) counts: Vec<Count>,
     /// Axes over which an operation computes statistics: dropping there is not the same as zeros.
@@ -111,6 +124,7 @@ impl<'m> Solver<'m> {
             values,
             reasons: vec![Reason::Cuts],
             edges: Vec::new(),
+            weights: Vec::new(),
             counts: Vec::new(),
             mixed: Vec::new(),
             readings: FxHashMap::default(),

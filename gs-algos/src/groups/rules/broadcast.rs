@@ -1,7 +1,7 @@
 //! Element-wise operators, products of matrices, normalisation and reductions.
 
 use super::*;
-use crate::groups::solver::Edge;
+use crate::groups::solver::{Edge, WeightUse};
 use gs_ir::Dim;
 
 impl<'m> Solver<'m> {
@@ -53,6 +53,7 @@ impl<'m> Solver<'m> {
         let (ka, kb) = (self.axes_of(a)[ra - 1], self.axes_of(b)[sum_b]);
         self.tie(site, ka, kb);
         self.edges.push(Edge { op: site.op, operand: a_at, axis: ra - 1 });
+        self.weights.push(WeightUse { op: site.op, operand: b_at, summed: sum_b });
         let batch = ra.max(rb).saturating_sub(2);
         let mut axes = Vec::with_capacity(batch + 2);
         for i in 0..batch {
@@ -98,7 +99,7 @@ impl<'m> Solver<'m> {
 
     /// As `matmul` of matrices that may be transposed; `c` is tied to the result where it is not broadcast.
     pub(super) fn gemm(&mut self, site: &Site<'m>) {
-        let ((Some(a), a_at), (Some(b), _)) = (operand(site, "a", 0), operand(site, "b", 1)) else {
+        let ((Some(a), a_at), (Some(b), b_at)) = (operand(site, "a", 0), operand(site, "b", 1)) else {
             return self.opaque(site);
         };
         if self.axes_of(a).len() != 2 || self.axes_of(b).len() != 2 {
@@ -109,6 +110,7 @@ impl<'m> Solver<'m> {
         let (ka, kb) = (self.axes_of(a)[1 - ta], self.axes_of(b)[tb]);
         self.tie(site, ka, kb);
         self.edges.push(Edge { op: site.op, operand: a_at, axis: 1 - ta });
+        self.weights.push(WeightUse { op: site.op, operand: b_at, summed: tb });
         let axes = [self.axes_of(a)[ta], self.axes_of(b)[1 - tb]];
         let c = operand(site, "c", 2).0;
         if let (Some(c), Some(&y)) = (c, site.results.first()) {

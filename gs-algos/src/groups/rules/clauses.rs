@@ -1,7 +1,7 @@
 //! Rules that are lists of clauses; see [`gs_ir::ops::axis_rule`] for what they mean.
 
 use super::*;
-use crate::groups::solver::{Count, Edge};
+use crate::groups::solver::{Count, Edge, WeightUse};
 use gs_ir::ops::axis_rule::{Axes, AxisRef, Clause};
 
 /// An axis of an operand or a result of an operation.
@@ -41,6 +41,9 @@ impl<'m> Solver<'m> {
                 }
                 if is_sum && let Some(Place { operand: Some(operand), axis, .. }) = places.first().copied() {
                     self.edges.push(Edge { op: site.op, operand, axis });
+                    if let Some(Place { operand: Some(operand), axis, .. }) = places.get(1).copied() {
+                        self.weights.push(WeightUse { op: site.op, operand, summed: axis });
+                    }
                 }
                 let blocks = if is_grouped { group } else { 1 };
                 outer.extend(self.join(site, &places, &mut made, blocks));
