@@ -18,7 +18,7 @@ fn evaluator(running: RunningArgs) -> Evaluator {
 pub fn name(engine: Engine) -> &'static str {
     match engine {
         #[cfg(feature = "runtime")]
-        Engine::Fast => gs_runtime::kernels::Kernels::detect().isa().name(),
+        Engine::Fast => gs_runtime::Kernels::detect().isa().name(),
         Engine::Reference => "reference",
     }
 }

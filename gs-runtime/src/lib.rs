@@ -6,17 +6,16 @@
 //!
 //! [`Runtime::train_plan`] plans a graph that stores to globals (a training step) for whole batches; see [`TrainPlan`].
 
-pub mod kernels;
 mod plan;
 mod train;
 pub mod trainer;
 
+pub use gs_kernels::{Isa, KernelError, Kernels};
 pub use plan::{PlanReport, RuntimePlan, Why};
 pub use train::{Spent, StepOutput, TrainPlan};
 
 use gs_eval::{Evaluator, ExecError, Executor, Plan, TensorSpec};
 use gs_ir::{GraphId, Module, ValueId};
-use kernels::Kernels;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Runs modules with the processor's kernels.

@@ -1,7 +1,7 @@
 //! What a kernel reads and writes: the buffers of values, each holding the samples of a chunk one behind the other.
 
 use super::slot::Slot;
-use crate::kernels::KernelError;
+use gs_kernels::KernelError;
 use std::ops::Range;
 
 /// A value's buffer for a chunk.

@@ -8,12 +8,12 @@ use super::report::Why;
 use super::segment::Segment;
 use super::slot::{Code, Slot};
 use crate::Runtime;
-use crate::kernels::Kernels;
 use gs_eval::{
     Bindings, Evaluator, ExecError, Materializer, OpPlan, Tensor, TensorSpec, bind_inputs, makes_any, reads,
 };
 use gs_ir::registry::Traits;
 use gs_ir::{ElemType, GraphId, Module, OpId, SymbolId, Use, ValueId};
+use gs_kernels::Kernels;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What is run after what.

@@ -4,8 +4,8 @@
 use super::build::Draft;
 use super::plain::Plain;
 use super::recipe::Recipe;
-use crate::kernels::{Clip, NO_CLIP};
 use gs_ir::ValueId;
+use gs_kernels::{Clip, NO_CLIP};
 use rustc_hash::FxHashMap;
 
 /// The operations gathered so far; those that went into another one are gone.

@@ -1,9 +1,9 @@
 //! The grids of quantisers that training knows (`fake_quant`, `lsq`, `pact`): from their attributes when a plan is made, and from
 //! their parameters when those are known. Plans of both kinds read them here.
 
-use crate::kernels::{FakeQuant, Learned};
 use gs_eval::quant::{CodeKind, Grid};
 use gs_ir::{Module, OpId};
+use gs_kernels::{FakeQuant, Learned};
 
 /// How a quantiser rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +46,10 @@ impl Grids {
         let (rows, half) = (parameters.len(), parameters.len() / 2);
         let count = if matches!(self, Grids::OfRange(_)) { half } else { rows };
         (0..count).map(move |i| match self {
-            Grids::OfRange(kind) => FakeQuant::new(&Grid::cover(parameters[i], parameters[half + i], kind)),
+            Grids::OfRange(kind) => {
+                let Grid { scale, codes } = Grid::cover(parameters[i], parameters[half + i], kind);
+                FakeQuant::new(scale, (codes.low, codes.high), codes.zero_point)
+            }
             Grids::Learned { learned, low, high } => {
                 let given = parameters[i];
                 match learned {

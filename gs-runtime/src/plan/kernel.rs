@@ -5,7 +5,7 @@ use super::moves::Moves;
 use super::plain::Plain;
 use super::recipe::{PoolKind, Recipe, Window};
 use super::slot::Slot;
-use crate::kernels::{
+use gs_kernels::{
     self as k, ConvF32, ConvHalos, ConvQ, Halo, KernelError, Kernels, LinearF32, LinearQ, PoolShape, QOutput,
     QWeights, Scratch,
 };

@@ -16,10 +16,10 @@ mod segment;
 pub(crate) mod slot;
 
 use crate::Runtime;
-use crate::kernels::KernelError;
 use build::{Planner, Stage};
 use gs_eval::{Bindings, ExecError, OpPlan, Plan, RunOutput, Tap, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module, ValueId};
+use gs_kernels::KernelError;
 use renew::{Place, packers};
 pub use report::{PlanReport, Why};
 use rustc_hash::FxHashMap;

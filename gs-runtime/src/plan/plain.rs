@@ -2,7 +2,7 @@
 
 use super::buffer::{Reads, Write, sample};
 use super::slot::Slot;
-use crate::kernels::{self as k, Clip, FakeQuant, Grid, KernelError, Kernels, OutGrid};
+use gs_kernels::{self as k, Clip, FakeQuant, Grid, KernelError, Kernels, OutGrid};
 use std::ops::Range;
 
 /// A kernel with its constants.

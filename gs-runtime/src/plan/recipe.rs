@@ -5,11 +5,11 @@ use super::grids::Grids;
 use super::moves::Trace;
 use super::plain::Plain;
 use super::slot::{Code, Slot};
-use crate::kernels::{
-    Clip, CodeType, ConvShape, Grid, LinearShape, NO_CLIP, OutGrid, QOutput, RELU, WeightOrder, code_table,
-};
 use gs_eval::Tensor;
 use gs_ir::{AttrSet, Module, OpId};
+use gs_kernels::{
+    Clip, CodeType, ConvShape, Grid, LinearShape, NO_CLIP, OutGrid, QOutput, RELU, WeightOrder, code_table,
+};
 
 /// A kernel with its constants, before buffers are laid out.
 #[derive(Clone, Debug)]

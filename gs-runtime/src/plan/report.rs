@@ -1,7 +1,7 @@
 //! What a plan made of a graph, for those who want to know why a network is slow.
 
-use crate::kernels::KernelError;
 use gs_ir::OpId;
+use gs_kernels::KernelError;
 use thiserror::Error;
 
 /// Why no kernel runs an operation.

@@ -4,9 +4,9 @@
 use super::buffer::{Reads, Source, Target, Write};
 use super::kernel::Kernel;
 use super::slot::{Code, Layout, Slot};
-use crate::kernels::{KernelError, Kernels, Scratch, to_channels_first, to_channels_last};
 use gs_eval::{Elements, Storage, Tensor};
 use gs_ir::{OpId, ValueId};
+use gs_kernels::{Element, KernelError, Kernels, Scratch, to_channels_first, to_channels_last};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
@@ -171,7 +171,7 @@ impl Segment {
         match tensor.view().elements {
             Elements::F32(v) => enter_samples(s, n, &v[range], &mut w.floats[buffer]),
             Elements::U8(v) => enter_samples(s, n, &v[range], &mut w.bytes[buffer]),
-            Elements::I8(v) => enter_samples(s, n, crate::kernels::bytes_of(&v[range]), &mut w.bytes[buffer]),
+            Elements::I8(v) => enter_samples(s, n, gs_kernels::bytes_of(&v[range]), &mut w.bytes[buffer]),
             _ => return Err(KernelError::OutputType),
         }?;
         self.fill_halo(slot, n, w)
@@ -184,7 +184,7 @@ impl Segment {
         match part {
             Part::F32(out) => leave_samples(s, n, &w.floats[buffer], out),
             Part::U8(out) => leave_samples(s, n, &w.bytes[buffer], out),
-            Part::I8(out) => leave_samples(s, n, &w.bytes[buffer], crate::kernels::bytes_of_mut(out)),
+            Part::I8(out) => leave_samples(s, n, &w.bytes[buffer], gs_kernels::bytes_of_mut(out)),
         }
     }
 
@@ -235,7 +235,7 @@ impl Segment {
     }
 }
 
-fn enter_samples<T: Copy>(slot: &Slot, n: usize, from: &[T], to: &mut [T]) -> Result<(), KernelError> {
+fn enter_samples<T: Element>(slot: &Slot, n: usize, from: &[T], to: &mut [T]) -> Result<(), KernelError> {
     let (count, len) = (slot.count(), slot.len());
     for i in 0..n {
         let (from, to) = (&from[i * count..(i + 1) * count], &mut to[i * len..(i + 1) * len]);
@@ -247,7 +247,7 @@ fn enter_samples<T: Copy>(slot: &Slot, n: usize, from: &[T], to: &mut [T]) -> Re
     Ok(())
 }
 
-fn leave_samples<T: Copy>(slot: &Slot, n: usize, from: &[T], to: &mut [T]) -> Result<(), KernelError> {
+fn leave_samples<T: Element>(slot: &Slot, n: usize, from: &[T], to: &mut [T]) -> Result<(), KernelError> {
     let (count, len) = (slot.count(), slot.len());
     for i in 0..n {
         let (from, to) = (&from[i * len..(i + 1) * len], &mut to[i * count..(i + 1) * count]);

@@ -1,6 +1,6 @@
 //! Where the values of a segment lie: one buffer per value, holding so many samples one behind the other.
 
-use crate::kernels::{Halo, ImageLayout};
+use gs_kernels::{Halo, ImageLayout};
 
 /// How the elements of a value are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,7 +7,6 @@ use super::piece::{
 use super::quantise::{Kept, OpenGrad, Watch};
 use super::schedule::{Schedule, StageDraft};
 use super::sums::OpenSum;
-use crate::kernels::{Binary, ConvInputGrad, Halo, ImageLayout, Kernels, Unary};
 use crate::plan::build::Planner;
 use crate::plan::grids::Grids;
 use crate::plan::kernel::Kernel;
@@ -15,6 +14,7 @@ use crate::plan::recipe::Recipe;
 use crate::plan::slot::{Code, Layout, Slot};
 use gs_eval::{ExecError, OpPlan};
 use gs_ir::{AttrSet, ElemType, GlobalId, Module, OpId, ValueId};
+use gs_kernels::{Binary, ConvInputGrad, Halo, ImageLayout, Kernels, Unary};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Makes the pieces of a graph.

@@ -3,13 +3,13 @@
 use super::build::{Builder, Found, halo, layout};
 use super::piece::{Gathered, Held, Home, Sample, Whole};
 use super::sums::OpenSum;
-use crate::kernels::{
-    Band, ConvF32, ConvHalos, ConvInputGrad, ConvShape, ConvWeightGrad, DepthwiseGrad, Moments, NO_CLIP,
-};
 use crate::plan::recipe::{norm_factors, shape_of_conv};
 use crate::plan::slot::Slot;
 use gs_eval::ExecError;
 use gs_ir::{GlobalId, OpId, ValueId};
+use gs_kernels::{
+    Band, ConvF32, ConvHalos, ConvInputGrad, ConvShape, ConvWeightGrad, DepthwiseGrad, Moments, NO_CLIP,
+};
 use std::sync::Arc;
 
 impl Builder<'_, '_> {

@@ -25,12 +25,12 @@ mod weights;
 mod wholes;
 
 use crate::Runtime;
-use crate::kernels::{KernelError, Scratch};
 use crate::plan::build::Planner;
 use crate::plan::check_inputs;
 use build::Builder;
 use gs_eval::{Bindings, ExecError, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module, OpId, ValueId};
+use gs_kernels::{KernelError, Scratch};
 use piece::{BatchValue, Extents, Gathered, Held, Home, WholePiece};
 use profile::Clock;
 pub use profile::Spent;

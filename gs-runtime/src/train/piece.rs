@@ -1,15 +1,15 @@
 //! What a training step is made of. A *sample piece* computes each sample by itself; between two of them nothing needs to
 //! wait. A *whole piece* needs what all samples together gave: statistics, gradients of weights, steps of the optimiser.
 
-use crate::kernels::{
-    AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, GridRow, KernelError,
-    Learned, PoolShape, Sgd, Unary,
-};
 use crate::plan::grids::Grids;
 use crate::plan::kernel::Kernel;
 use crate::plan::slot::Slot;
 use gs_eval::{OpPlan, Tensor};
 use gs_ir::{ElemType, OpId};
+use gs_kernels::{
+    AdamW, Binary, Clip, ConvF32, ConvInputGrad, ConvWeightGrad, DepthwiseGrad, GridRow, KernelError,
+    Learned, PoolShape, Sgd, Unary,
+};
 use std::sync::Arc;
 
 /// A value whose first axis counts samples: an index into the plan's batch values.

@@ -2,11 +2,11 @@
 
 use super::build::{Builder, Found};
 use super::piece::{Gathered, Sample, Whole};
-use crate::kernels::{Binary, NO_CLIP, Unary};
 use crate::plan::kernel::Kernel;
 use crate::plan::plain::Plain;
 use gs_eval::ExecError;
 use gs_ir::{ElemType, OpId, ValueId};
+use gs_kernels::{Binary, NO_CLIP, Unary};
 
 impl Builder<'_, '_> {
     /// Two values of the same extents that are no samples: gradients of a shared weight, terms of a loss.

@@ -2,9 +2,9 @@
 
 use super::build::{Builder, Found};
 use super::piece::Sample;
-use crate::kernels::PoolShape;
 use crate::plan::recipe::{pads, pair, pair_or_one};
 use gs_ir::OpId;
+use gs_kernels::PoolShape;
 
 impl Builder<'_, '_> {
     pub(super) fn pool_grad(&mut self, op: OpId) -> Found {

@@ -5,11 +5,11 @@
 use super::build::{Builder, Found};
 use super::piece::{Batch, Channels, GateKind, Gathered, Home, Part, Rounded, Sample, Whole};
 use super::sums::OpenSum;
-use crate::kernels::{FakeQuant, Learned, NO_CLIP, RELU};
 use crate::plan::grids::Grids;
 use crate::plan::slot::{Code, Slot};
 use gs_eval::ExecError;
 use gs_ir::{Module, OpId, Use, ValueId};
+use gs_kernels::{FakeQuant, Learned, NO_CLIP, RELU};
 
 /// Operations that round, and the gradients through them.
 const QUANTISERS: [&str; 3] = ["fake_quant", "lsq", "pact"];

@@ -4,7 +4,7 @@
 use super::piece::{Batch, BatchValue, Gathered, Part, SamplePiece};
 use super::sample::{Call, Outs, sample_name};
 use super::state::State;
-use crate::kernels::{KernelError, Kernels, Scratch};
+use gs_kernels::{KernelError, Kernels, Scratch};
 use rayon::prelude::*;
 use smallvec::SmallVec;
 use std::sync::Mutex;

@@ -4,11 +4,11 @@ use super::build::layout;
 use super::piece::{GateKind, Held, Rounded, Sample, SamplePiece};
 use super::region::{NO_RANGE, Shared, Slice};
 use super::state::State;
-use crate::kernels::{
-    self as k, ChannelSum, FakeQuant, Gate, Keep, KernelError, Moments, Quantised, Scratch, Term,
-};
 use crate::plan::buffer::{Reads, Source, Target, Write};
 use crate::plan::slot::Slot;
+use gs_kernels::{
+    self as k, ChannelSum, FakeQuant, Gate, Keep, KernelError, Moments, Quantised, Scratch, Term,
+};
 use smallvec::SmallVec;
 
 /// A name for reports.

@@ -3,9 +3,9 @@
 use super::build::{Builder, Found};
 use super::piece::{Batch, GateKind, Home, Rounded, Sample, SamplePiece};
 use super::quantise::Watch;
-use crate::kernels::{Clip, NO_CLIP, RELU};
 use crate::plan::slot::Slot;
 use gs_ir::{OpId, Use, ValueId};
+use gs_kernels::{Clip, NO_CLIP, RELU};
 
 /// A sum that may still take further terms: batch values, each with the home of its scale and shift.
 pub(super) struct OpenSum {

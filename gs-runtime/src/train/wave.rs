@@ -3,11 +3,11 @@
 use super::piece::{Extents, Held, Home, Product, Whole, WholePiece};
 use super::region::{NO_RANGE, Shared};
 use super::state::State;
-use crate::kernels::{
-    self as k, Band, FakeQuant, GridRow, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
-};
 use gs_eval::{Bindings, ExecError};
 use gs_ir::ValueId;
+use gs_kernels::{
+    self as k, Band, FakeQuant, GridRow, KernelError, LinearF32, LinearShape, Moments, NO_CLIP, WeightOrder,
+};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use std::time::Instant;

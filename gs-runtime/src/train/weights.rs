@@ -4,9 +4,9 @@
 use super::build::{Builder, Found};
 use super::piece::{Channels, Held, Whole};
 use super::wave::Call;
-use crate::kernels::{self as k, Choice, KernelError, Squeezed};
 use gs_eval::ExecError;
 use gs_ir::{OpId, ValueId};
+use gs_kernels::{self as k, Choice, KernelError, Squeezed};
 use rayon::prelude::*;
 
 /// Weights with one scale that are computed together.

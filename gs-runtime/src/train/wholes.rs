@@ -160,11 +160,11 @@ impl Builder<'_, '_> {
         let decay = attrs.float("weight_decay", 0.0);
         let kernel = if states == 1 {
             let momentum = attrs.float("momentum", 0.9);
-            Whole::Sgd(crate::kernels::Sgd { momentum, decay, nesterov: attrs.bool("nesterov", false) })
+            Whole::Sgd(gs_kernels::Sgd { momentum, decay, nesterov: attrs.bool("nesterov", false) })
         } else {
             let betas = (attrs.float("beta1", 0.9), attrs.float("beta2", 0.999));
             let epsilon = attrs.float("epsilon", 1e-8);
-            Whole::AdamW(crate::kernels::AdamW { betas, epsilon, decay })
+            Whole::AdamW(gs_kernels::AdamW { betas, epsilon, decay })
         };
         self.whole(Some(op), kernel, reads, writes, None);
         Ok(Some(()))

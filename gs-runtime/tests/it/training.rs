@@ -3,10 +3,10 @@
 use super::common::{module, runtime};
 use gs_eval::{Evaluator, Executor, Plan, RunOutput, Tensor, TensorSpec};
 use gs_ir::{GlobalId, GraphId, Module};
+use gs_kernels::Kernels;
 use gs_passes::manager::{PassContext, PassManager, PassRegistry, Pipeline};
 use gs_passes::training::train_graph;
 use gs_runtime::Runtime;
-use gs_runtime::kernels::Kernels;
 
 /// Numbers without pattern, the same each time, from -1 to 1.
 struct Dice(u64);

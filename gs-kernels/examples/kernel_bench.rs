@@ -1,12 +1,12 @@
 //! Speed of the convolution and product kernels on one thread, for every instruction set of the machine, against its measured
-//! multiply-add peak: `cargo run --release -p gs-runtime --example kernel_bench [substring of a shape or set]`.
+//! multiply-add peak: `cargo run --release -p gs-kernels --example kernel_bench [substring of a shape or set]`.
 //!
 //! Inputs are read in place (their halo holds the padding) and after a padded copy. Each number is the best of several rounds.
 #![allow(clippy::print_stdout)] // a benchmark's output is its purpose
 
 use std::time::Instant;
 
-use gs_runtime::kernels::*;
+use gs_kernels::*;
 
 const ROUNDS: usize = 12;
 /// Multiply-adds of a round: about ten milliseconds at float peak.

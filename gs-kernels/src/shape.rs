@@ -5,6 +5,7 @@
 //! kernels write only the inside.
 
 use super::error::KernelError;
+use super::layout::Element;
 
 /// Spare pixels around an image in its buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,22 +77,11 @@ impl ImageLayout {
     }
 
     /// Sets the halo of `image` to `value`, leaving the inside alone.
-    pub fn fill_halo<T: Copy>(&self, image: &mut [T], value: T) -> Result<(), KernelError> {
-        self.check()?;
-        super::error::check_len("image", self.len(), image.len())?;
-        if self.is_empty() {
-            return Ok(());
-        }
-        for (y, row) in image.chunks_exact_mut(self.row_len()).enumerate() {
-            if y < self.halo.top || y >= self.halo.top + self.h {
-                row.fill(value);
-            } else {
-                let inside = self.halo.left * self.c;
-                row[..inside].fill(value);
-                row[inside + self.w * self.c..].fill(value);
-            }
-        }
-        Ok(())
+    ///
+    /// # Errors
+    /// A length that does not fit the layout.
+    pub fn fill_halo<T: Element>(&self, image: &mut [T], value: T) -> Result<(), KernelError> {
+        T::fill_halo(self, image, value)
     }
 }
 

@@ -132,8 +132,8 @@ pub(super) trait Job {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Job;
-    use crate::kernels::simd_avx2::Avx2;
-    use crate::kernels::simd_avx512::Avx512;
+    use crate::simd_avx2::Avx2;
+    use crate::simd_avx512::Avx512;
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2<J: Job>(job: J) -> J::Out {

@@ -1,4 +1,4 @@
-//! Kernels on plain slices: what runs a network once it is planned.
+//! Kernels on plain slices: what runs a network once it is planned. Modules, graphs and tensors are not known here.
 //!
 //! Images are `[h, w, c]`, channels innermost ("channels last"); a batch is a loop of the caller, who also decides on threads:
 //! every kernel works on one image, some of its rows, or a range of elements, and gives the same bits however the work is split.
@@ -70,7 +70,7 @@ pub use fake_quant::{
 pub use gate::{Gate, gated};
 pub use grid::{CodeType, Grid, OutGrid, QOutput};
 pub use isa::{Isa, Kernels};
-pub use layout::{to_channels_first, to_channels_last};
+pub use layout::{Element, to_channels_first, to_channels_last};
 pub use learned::{Learned, learned_grad};
 pub use levels::{Choice, Squeezed, dorefa, dorefa_grad, slb, slb_grad, squeeze};
 pub use linear::{LinearF32, LinearQ, LinearShape, WeightOrder};

@@ -6,7 +6,6 @@ use super::isa::{Job, Kernels};
 use super::map::{map, zip};
 use super::shape::nonzero;
 use super::simd::Simd;
-use gs_eval::quant::Grid;
 
 /// 1.5 * 2^23: what is below 2^22 loses its fraction, half to even, when this is added and taken off again.
 pub(super) const ROUND: f32 = 12_582_912.0;
@@ -32,11 +31,10 @@ impl FakeQuant {
     /// The most bits for which floats do what the evaluator's integers do.
     pub const MAX_BITS: u32 = 21;
 
-    /// The grid of at most [`Self::MAX_BITS`] bits.
-    pub fn new(grid: &Grid) -> Self {
-        let (min, max) = grid.nudged();
-        let of = |code: i64| (code - grid.codes.zero_point) as f32;
-        Self { scale: grid.scale, low: of(grid.codes.low), high: of(grid.codes.high), min, max }
+    /// The grid of a step, of the smallest and the largest code, of at most [`Self::MAX_BITS`] bits, and of the code of zero.
+    pub fn new(scale: f32, codes: (i64, i64), zero_point: i64) -> Self {
+        let [low, high] = [codes.0, codes.1].map(|code| (code - zero_point) as f32);
+        Self { scale, low, high, min: low * scale, max: high * scale }
     }
 
     /// As a row of numbers.
@@ -233,7 +231,11 @@ impl Job for RangeOf<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gs_eval::quant::CodeKind;
+    use gs_eval::quant::{CodeKind, Grid};
+
+    fn kernel_grid(grid: &Grid) -> FakeQuant {
+        FakeQuant::new(grid.scale, (grid.codes.low, grid.codes.high), grid.codes.zero_point)
+    }
 
     /// All kinds of ranges and grids, numbers on, between and beyond the steps, and what is no number.
     #[test]
@@ -253,7 +255,7 @@ mod tests {
                 for flags in 0..8 {
                     let [signed, symmetric, narrow] = [flags & 1, flags & 2, flags & 4].map(|f| f != 0);
                     let grid = Grid::cover(min, max, CodeKind { bits, signed, symmetric, narrow });
-                    let fast = FakeQuant::new(&grid);
+                    let fast = kernel_grid(&grid);
                     let mut x: Vec<f32> = (-700..700).map(|i| i as f32 * 0.37 * grid.scale).collect();
                     x.extend((-40..40).map(|i| i as f32 * 0.5 * grid.scale));
                     x.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX, f32::MIN, 1e-42]);
@@ -283,7 +285,7 @@ mod tests {
         let kind = CodeKind { bits: 4, signed: true, symmetric: true, narrow: false };
         for (count, plane, rows) in [(1, 1, 5), (7, 1, 9), (33, 1, 3), (5, 3, 4)] {
             let all: Vec<f32> = (0..count)
-                .flat_map(|c| FakeQuant::new(&Grid::cover(-1.0 - c as f32, 0.5, kind)).to_floats())
+                .flat_map(|c| kernel_grid(&Grid::cover(-1.0 - c as f32, 0.5, kind)).to_floats())
                 .collect();
             let n = count * plane * rows;
             let x: Vec<f32> = (0..n).map(|i| (i * 37 % 101) as f32 * 0.5 - 25.0).collect();

@@ -2,7 +2,6 @@
 
 use super::conv::{each_term, layouts, random_shape};
 use super::*;
-use gs_eval::quant::{CodeKind, Grid as CoveringGrid};
 
 fn close(got: f32, (want, size): (f64, f64), what: &str) {
     let error = (f64::from(got) - want).abs();
@@ -213,8 +212,8 @@ fn a_rounded_sum_is_the_sum_rounded_and_its_gate_is_where_gradients_pass() {
             ImageLayout { h: rng.range(1, 7), w: rng.range(1, 9), c: rng.range(1, 80), halo: rng.halo(2) };
         let n = layout.h * layout.w * layout.c;
         let [a, b] = [(); 2].map(|()| surrounded(&layout, &rng.floats(n), 0.0));
-        let kind = CodeKind { bits: 3, signed: seed % 2 == 0, symmetric: seed % 4 < 2, narrow: false };
-        let grid = FakeQuant::new(&CoveringGrid::cover(-0.3, 0.6, kind));
+        let (first, zero) = (if seed % 2 == 0 { -4 } else { 0 }, if seed % 4 < 2 { 4 } else { 2 });
+        let grid = FakeQuant::new(0.13, (first, first + 7), first + zero);
         for kernels in Kernels::all() {
             let clip = if seed % 3 == 0 { RELU } else { NO_CLIP };
             let term = |x| Term { x, affine: None };
