@@ -120,14 +120,37 @@ fn bad_requests_say_what_is_possible() {
     assert!(unknown.contains("`layer9` matches no layer"), "{unknown}");
     let conv = module.all_ops().into_iter().filter(|&op| module.is(op, "conv")).nth(1).unwrap();
     let name = module.label(conv).to_owned();
-    let both = PruneConfig { exclude: vec![name.clone()], layers: BTreeMap::from([(name, 0.5)]), ..config(0.5) };
+    let both =
+        PruneConfig { exclude: vec![name.clone()], layers: BTreeMap::from([(name, 0.5)]), ..config(0.5) };
     assert!(refused(both).contains("at once"));
     let last = module.all_ops().into_iter().rfind(|&op| module.is(op, "gemm")).unwrap();
-    let pinned = PruneConfig { layers: BTreeMap::from([(module.label(last).to_owned(), 0.5)]), ..config(0.5) };
+    let pinned =
+        PruneConfig { layers: BTreeMap::from([(module.label(last).to_owned(), 0.5)]), ..config(0.5) };
     let text = refused(pinned);
     assert!(text.contains("output of the network"), "{text}");
     assert!(matches!(
         prune(&mut module.clone(), &PruneConfig::default()),
         Err(PruneError::Choose(ChooseError::NoBudget))
     ));
+}
+
+#[test]
+fn whole_branches_go_and_their_sums_with_them() {
+    let count = |m: &Module, name: &str| m.all_ops().into_iter().filter(|&op| m.is(op, name)).count();
+    for file in
+        ["resnet_cifar10/resnet20_bn.onnx", "prune_groups/resnet50.onnx", "prune_groups/mobilenetv2.onnx"]
+    {
+        let Some(mut module) = onnx(file) else { return };
+        let (whole, sums, layers) = (macs(&module), count(&module, "add"), count(&module, "conv"));
+        // With counts as large as layers are, nothing but whole branches can go.
+        let config = PruneConfig { round_to: Some(4096), dead_branches: true, ..config(0.8) };
+        let report = prune(&mut module, &config).unwrap_or_else(|e| panic!("{file}: {e}"));
+        verify(&module).unwrap_or_else(|e| panic!("{file}: {}", e[0].describe(&module)));
+        assert_eq!((report.before.macs, report.after.macs), (whole, macs(&module)), "{file}");
+        let gone = sums - count(&module, "add");
+        let of_each = layers - count(&module, "conv");
+        assert!(gone >= 1 && of_each >= 2 * gone, "{file}: {gone} sums, {of_each} layers");
+        let y = outputs(&module, &inputs(&module, 1));
+        assert!(y.iter().flatten().all(|v| v.is_finite()), "{file}");
+    }
 }

@@ -45,6 +45,9 @@ pub struct PruneArgs {
     /// The least part of a group of channels that stays.
     #[arg(long, value_name = "F", default_value_t = 0.1)]
     pub min_keep: f64,
+    /// Let residual branches go whole where they matter least.
+    #[arg(long)]
+    pub dead_branches: bool,
     /// Layers whose channels all stay: exact source names, globs, or op:KIND. May be given several times.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
@@ -130,6 +133,7 @@ fn config(args: &PruneArgs) -> Outcome<PruneConfig> {
         "keep_channels": args.keep_channels,
         "round_to": args.round_to,
         "min_keep": args.min_keep,
+        "dead_branches": args.dead_branches,
         "exclude": args.exclude,
         "layers": layers,
         "target": args.target,

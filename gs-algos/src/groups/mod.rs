@@ -7,6 +7,7 @@
 //! result does not depend on where one starts.
 
 mod axes;
+mod branch;
 mod labels;
 mod members;
 mod report;
@@ -15,6 +16,8 @@ mod select;
 mod solver;
 
 pub use axes::{Axes, Axis, Run, Slot};
+pub use branch::Branch;
+pub(crate) use branch::bypass;
 pub use labels::{Atom, Atoms, Label, Labels, Why};
 pub use members::{Group, Groups, GroupsError, Member};
 pub use report::KeptAxis;

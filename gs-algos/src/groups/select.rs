@@ -131,7 +131,7 @@ impl Groups {
     }
 
     fn check_not_empty(&self, module: &Module, selection: &Selection) -> Result<(), SelectError> {
-        for (value, axes) in self.value_axes() {
+        for (value, axes) in self.value_axes().filter(|(v, _)| is_live(module, *v)) {
             let empty = axes.iter().position(|&a| selection.of(a).is_some_and(<[usize]>::is_empty));
             if let Some(axis) = empty {
                 return Err(SelectError::Empty { tensor: name_of(module, value), axis });
@@ -143,7 +143,7 @@ impl Groups {
     /// The extents that values will have.
     fn foreseen(&self, module: &Module, selection: &Selection) -> Vec<(gs_ir::ValueId, usize, usize)> {
         let mut list = Vec::new();
-        for (value, axes) in self.value_axes() {
+        for (value, axes) in self.value_axes().filter(|(v, _)| is_live(module, *v)) {
             // A constant that has several readings is sliced where it is read.
             if module.as_global(value).is_some_and(|g| self.is_read_apart(g)) {
                 continue;
@@ -161,6 +161,9 @@ impl Groups {
         let mut readings: Vec<((OpId, usize), Slot)> = self.readings.iter().map(|(k, v)| (*k, *v)).collect();
         readings.sort_unstable();
         for ((op, place), slot) in readings {
+            if !rewriter.op(op).is_live() {
+                continue;
+            }
             let Some(global) = rewriter.op(op).operand(place).and_then(|v| rewriter.as_global(v)) else {
                 continue;
             };
@@ -413,6 +416,11 @@ fn with_extents(mut ty: Type, axes: &[(usize, &[usize])]) -> Type {
         }
     }
     ty
+}
+
+/// Whether a value still is of the module: what a branch that went was made of is not.
+fn is_live(module: &Module, value: gs_ir::ValueId) -> bool {
+    module.value(value).def != gs_ir::Def::Erased
 }
 
 fn check_foreseen(module: &Module, foreseen: &[(gs_ir::ValueId, usize, usize)]) -> Result<(), SelectError> {

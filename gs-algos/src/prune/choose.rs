@@ -2,7 +2,8 @@
 
 use super::config::{PruneConfig, Scope};
 use super::cost::{Costs, Sums};
-use crate::groups::{Atom, Groups};
+use super::score::Scores;
+use crate::groups::{Atom, Branch, Groups};
 use crate::selector;
 use gs_ir::{Def, Module};
 use rustc_hash::FxHashSet;
@@ -69,6 +70,8 @@ pub enum ChooseError {
 /// A choice of atoms.
 #[derive(Clone, Debug)]
 pub struct Choice {
+    /// The branches that go whole.
+    pub branches: Vec<Branch>,
     /// The atoms that go.
     pub dropped: FxHashSet<Atom>,
     /// What the whole network costs.
@@ -87,14 +90,20 @@ struct Candidate {
     least: usize,
     /// Atoms that are gone.
     gone: usize,
+    /// Whether the rest may go at once, and how much the branch matters: 1 is the mean of all branches.
+    branch: Option<f64>,
 }
 
 impl Candidate {
     /// How many atoms go next: down to the next multiple. None where nothing more may go.
     fn portion(&self, round_to: usize) -> Option<usize> {
         let left = self.order.len() - self.gone;
-        let next = (left - 1) / round_to * round_to;
-        (next >= self.least.max(1)).then(|| left - next)
+        let next = left.checked_sub(1)? / round_to * round_to;
+        match (next >= self.least.max(1), self.branch) {
+            (true, _) => Some(left - next),
+            (false, Some(_)) => Some(left),
+            (false, None) => None,
+        }
     }
 
     fn take(&mut self, count: usize) -> Vec<Atom> {
@@ -103,9 +112,16 @@ impl Candidate {
         atoms
     }
 
-    /// The mean score of the next portion.
+    /// The mean score of the next portion; what takes a branch with it matters as much as the branch.
     fn score(&self, count: usize) -> f64 {
-        self.order[self.gone..self.gone + count].iter().map(|(s, _)| s).sum::<f64>() / count as f64
+        let mean =
+            self.order[self.gone..self.gone + count].iter().map(|(s, _)| s).sum::<f64>() / count as f64;
+        let is_rest = self.gone + count == self.order.len();
+        mean * self.branch.filter(|_| is_rest).unwrap_or(1.0)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone == self.order.len()
     }
 }
 
@@ -116,7 +132,7 @@ impl Candidate {
 pub(super) fn choose(
     module: &Module,
     groups: &Groups,
-    scores: &[Vec<f64>],
+    scores: &Scores,
     config: &PruneConfig,
     round_to: usize,
 ) -> Result<Choice, ChooseError> {
@@ -124,7 +140,7 @@ pub(super) fn choose(
     let parts = parts(module, groups, config)?;
     let candidate = |i: usize| {
         let mut order: Vec<(f64, Atom)> =
-            scores[i].iter().copied().zip(groups.groups[i].atoms.iter().copied()).collect();
+            scores.atoms[i].iter().copied().zip(groups.groups[i].atoms.iter().copied()).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let n = order.len();
         let part = match parts[i] {
@@ -133,7 +149,9 @@ pub(super) fn choose(
             Part::Given(part) => part,
         };
         let least = ((part * n as f64).ceil() as usize).clamp(1, n);
-        Candidate { order, least, gone: 0 }
+        let branch =
+            (parts[i] == Part::Free).then(|| scores.branches[i].as_ref().map(|b| b.strength)).flatten();
+        Candidate { order, least, gone: 0, branch }
     };
     let fresh = || (0..groups.groups.len()).map(candidate).collect::<Vec<_>>();
 
@@ -190,11 +208,23 @@ pub(super) fn choose(
         let atoms = all[i].take(count);
         costs.drop_atoms(&atoms);
         dropped.extend(atoms);
+        if all[i].is_gone() {
+            // The branch goes, and with it all other channels of it.
+            for j in scores.same_branch(i) {
+                let rest = all[j].order.len() - all[j].gone;
+                let atoms = all[j].take(rest);
+                costs.drop_atoms(&atoms);
+                dropped.extend(atoms);
+            }
+        }
         if let Some(count) = all[i].portion(round_to) {
             queue.push(Reverse((key(&all[i], count), i)));
         }
     }
-    Ok(Choice { dropped, before, after: costs.sums(), least })
+    let gone =
+        all.iter().enumerate().filter(|(_, c)| c.is_gone()).filter_map(|(i, _)| scores.branches[i].as_ref());
+    let branches = gone.flat_map(|b| b.branches.iter().cloned()).collect();
+    Ok(Choice { branches, dropped, before, after: costs.sums(), least })
 }
 
 /// A float that is compared as a number.

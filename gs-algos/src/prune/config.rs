@@ -55,6 +55,8 @@ pub struct PruneConfig {
     pub round_to: Option<usize>,
     /// The least part of a group that stays.
     pub min_keep: f64,
+    /// Whether residual branches may go whole: the sum that they end in becomes its other operand.
+    pub dead_branches: bool,
     /// Layers whose channels all stay: names, globs, or `op:KIND`.
     pub exclude: Vec<String>,
     /// For single layers, the part of their channels that stays.
@@ -75,6 +77,7 @@ impl Default for PruneConfig {
             keep_params: None,
             round_to: None,
             min_keep: 0.1,
+            dead_branches: false,
             exclude: Vec::new(),
             layers: BTreeMap::new(),
             target: "ort-cpu".to_owned(),

@@ -17,9 +17,9 @@ pub use cost::Sums;
 pub use report::{LayerLine, PruneReport};
 pub use score::ScoreError;
 
-use crate::groups::{Groups, GroupsError, SelectError};
+use crate::groups::{Groups, GroupsError, SelectError, bypass};
 use crate::targets;
-use gs_ir::{Module, Phase};
+use gs_ir::{Module, Phase, Rewriter};
 use gs_passes::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use thiserror::Error;
 
@@ -57,10 +57,15 @@ pub fn prune(module: &mut Module, config: &PruneConfig) -> Result<PruneReport, P
             usize::try_from(target.channel_multiple.best).unwrap_or(1).max(1)
         }
     };
-    let scores = score::scores(module, &groups, config.criterion, config.seed)?;
+    let scores = score::scores(module, &groups, config)?;
     let choice = choose::choose(module, &groups, &scores, config, round_to)?;
     let selection = groups.dropping(&choice.dropped);
     let report = PruneReport::new(module, &groups, &selection, &choice, round_to);
+    let mut rewriter = Rewriter::new(module);
+    choice.branches.iter().for_each(|branch| bypass(&mut rewriter, branch));
+    if !choice.branches.is_empty() {
+        gs_passes::passes::remove_dead(module);
+    }
     groups.select(module, &selection)?;
     Ok(report)
 }
@@ -83,6 +88,7 @@ pub static INFO: PassInfo = PassInfo {
         ("keep_channels", "the part of the channels that stays"),
         ("round_to", "channels left are multiples of this, or as many as there were (the target's best)"),
         ("min_keep", "the least part of a group that stays (0.1)"),
+        ("dead_branches", "whether residual branches may go whole (false)"),
         ("exclude", "layers whose channels all stay: names, globs, or op:KIND ([])"),
         ("layers", "parts of single layers that stay: {SELECTOR=0.5} ({})"),
         ("target", "the target whose best multiple is taken (ort-cpu)"),

@@ -1,10 +1,10 @@
 //! Scores of atoms: the higher, the rather they stay. All weights that make the channel count, in whichever layer.
 
-use super::config::Criterion;
+use super::config::{Criterion, PruneConfig};
 use super::cost::positions;
-use crate::groups::{Atom, Group, Groups, Slot};
-use gs_eval::Materializer;
+use crate::groups::{Atom, Branch, Group, Groups, Slot};
 use gs_eval::random::unit;
+use gs_eval::{Materializer, Tensor};
 use gs_ir::{GlobalId, Module, OpId, Role, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use thiserror::Error;
@@ -32,33 +32,70 @@ struct Rows {
     atoms: FxHashMap<Atom, Vec<usize>>,
 }
 
-/// Scores of all atoms, per group in its order, as multiples of the mean of the group.
+/// What is known of the importance of channels.
+pub(super) struct Scores {
+    /// Scores of all atoms, per group in its order, as multiples of the mean of the group.
+    pub(super) atoms: Vec<Vec<f64>>,
+    /// The branches that go with a whole group, where they can.
+    pub(super) branches: Vec<Option<BranchScore>>,
+}
+
+/// Branches that go when a whole group goes.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct BranchScore {
+    pub(super) branches: Vec<Branch>,
+    /// How much they add, as a multiple of the mean of all branches of the network.
+    pub(super) strength: f64,
+}
+
+impl Scores {
+    /// The other groups that go with the branches of this one.
+    pub(super) fn same_branch(&self, group: usize) -> Vec<usize> {
+        let sums = |i: usize| -> Option<Vec<OpId>> {
+            Some(self.branches[i].as_ref()?.branches.iter().map(|b| b.sum).collect())
+        };
+        let own = sums(group);
+        (0..self.branches.len()).filter(|&j| j != group && own.is_some() && sums(j) == own).collect()
+    }
+}
+
+/// Scores of atoms, and of branches where these may go.
 ///
 /// # Errors
 /// Where weights cannot be read or the criterion finds nothing to judge by.
-pub(super) fn scores(
-    module: &Module,
-    groups: &Groups,
-    criterion: Criterion,
-    seed: u64,
-) -> Result<Vec<Vec<f64>>, ScoreError> {
+pub(super) fn scores(module: &Module, groups: &Groups, config: &PruneConfig) -> Result<Scores, ScoreError> {
+    let criterion = config.criterion;
     let mut source = Weights::new(module, groups);
-    let mut all = Vec::with_capacity(groups.groups.len());
+    let mut atoms = Vec::with_capacity(groups.groups.len());
+    let mut branches = Vec::with_capacity(groups.groups.len());
     let mut judged = false;
     for group in &groups.groups {
         let scores = match criterion {
-            Criterion::Random => group.atoms.iter().map(|a| unit(seed, a.number())).collect(),
+            Criterion::Random => group.atoms.iter().map(|a| unit(config.seed, a.number())).collect(),
             Criterion::Bn => source.norm_factors(group)?,
             _ => source.by_weights(group, criterion)?,
         };
         judged |= scores.iter().any(|s| *s > 0.0);
-        all.push(match criterion {
+        atoms.push(match criterion {
             Criterion::Lamp => lamp(&scores),
             _ => over_mean(scores),
         });
+        let found = if config.dead_branches { groups.branches(module, group) } else { None };
+        branches.push(match found {
+            Some(branches) => {
+                let strength = branches.iter().map(|b| source.strength(b)).sum::<Result<f64, _>>()?;
+                Some(BranchScore { branches, strength })
+            }
+            None => None,
+        });
+    }
+    let mean = branches.iter().flatten().map(|b| b.strength).sum::<f64>()
+        / branches.iter().flatten().count().max(1) as f64;
+    if mean > 0.0 {
+        branches.iter_mut().flatten().for_each(|b| b.strength /= mean);
     }
     match judged || criterion != Criterion::Bn {
-        true => Ok(all),
+        true => Ok(Scores { atoms, branches }),
         false => Err(ScoreError::NoNorms),
     }
 }
@@ -127,6 +164,31 @@ impl<'a> Weights<'a> {
         Ok(group.atoms.iter().map(|a| if squared { sums[a].sqrt() } else { sums[a] }).collect())
     }
 
+    /// How much a branch adds: the mean absolute factor of its last batch normalisation, which is the deviation of what
+    /// it adds; without one the norm of the last weights, for each channel that they make.
+    fn strength(&mut self, branch: &Branch) -> Result<f64, ScoreError> {
+        let m = self.module;
+        for &op in branch.chain.iter().rev() {
+            let of = if m.is(op, "batch_norm") { "scale" } else { "w" };
+            let Some(global) = m.operand_named(op, of).and_then(|v| m.as_global(v)) else { continue };
+            let tensor = self.tensor(global)?;
+            let Some(values) = tensor.to_f64s() else { continue };
+            let channels = tensor.dims().first().copied().unwrap_or(1).max(1) as f64;
+            return Ok(match of {
+                "scale" => values.iter().map(|x| x.abs()).sum::<f64>() / channels,
+                _ => (values.iter().map(|x| x * x).sum::<f64>() / channels).sqrt(),
+            });
+        }
+        Ok(1.0)
+    }
+
+    fn tensor(&mut self, global: GlobalId) -> Result<Tensor, ScoreError> {
+        self.materializer.tensor(global).map_err(|e| ScoreError::Contents {
+            name: self.module.str(self.module.global(global).name).to_owned(),
+            reason: e.to_string(),
+        })
+    }
+
     /// The mean absolute factor of the batch normalisations of each atom.
     fn norm_factors(&mut self, group: &Group) -> Result<Vec<f64>, ScoreError> {
         let mut sums: FxHashMap<Atom, f64> = group.atoms.iter().map(|&a| (a, 0.0)).collect();
@@ -167,10 +229,7 @@ impl<'a> Weights<'a> {
     fn rows(&mut self, slot: Slot, value: ValueId, axis: usize) -> Result<Option<Rows>, ScoreError> {
         let Some(global) = self.module.as_global(value) else { return Ok(None) };
         if !self.held.contains_key(&global) {
-            let tensor = self.materializer.tensor(global).map_err(|e| ScoreError::Contents {
-                name: self.module.str(self.module.global(global).name).to_owned(),
-                reason: e.to_string(),
-            })?;
+            let tensor = self.tensor(global)?;
             let Some(values) = tensor.to_f64s() else { return Ok(None) };
             // One at a time: a network's weights need not all be in memory.
             self.held.clear();
