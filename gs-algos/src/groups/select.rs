@@ -12,7 +12,7 @@ use super::rules::from_front;
 use gs_ir::registry::{AxisFunction, AxisRule};
 use gs_ir::{
     At, Attr, AttrSet, Derived, Dim, GlobalId, Init, Knowledge, Literal, Module, NewGlobal, OpId, Rewriter,
-    Role, Type, infer_module,
+    Role, TensorData, Type, infer_module,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::{SmallVec, smallvec};
@@ -171,26 +171,41 @@ impl Groups {
             if axes.is_empty() {
                 continue;
             }
-            let sliced = slice(rewriter, global, &axes)?;
-            let name = rewriter.str(rewriter.global(global).name).to_owned();
-            let derived = rewriter.derive_global(&name, sliced.kind, sliced.attrs, &sliced.operands)?;
+            let data = rewriter.global(global);
+            let (name, ty) = (rewriter.str(data.name).to_owned(), rewriter.ty(data.ty).clone());
+            let init = slice(rewriter, global, &axes)?;
+            let derived = match init {
+                Init::Derived(d) => rewriter.derive_global(&name, d.kind, d.attrs, &d.operands)?,
+                init => rewriter.add_global(NewGlobal {
+                    name: &name,
+                    role: Role::Const,
+                    trainable: false,
+                    ty: with_extents(ty, &axes),
+                    init,
+                }),
+            };
             let value = rewriter.global(derived).value;
             rewriter.set_operand(op, place, Some(value));
         }
+        let readers = derived_from(rewriter);
         let globals: Vec<GlobalId> = rewriter.globals().map(|(id, _)| id).collect();
         for id in globals {
             let axes = self.selected(self.tensor(rewriter.global(id).value), selection);
             if axes.is_empty() || self.is_read_apart(id) {
                 continue;
             }
-            let global = rewriter.global(id);
-            let (name, ty, init) = (global.name, rewriter.ty(global.ty).clone(), global.init.clone());
-            let name = format!("{}.whole", rewriter.str(name));
-            let whole = NewGlobal { name: &name, role: Role::Const, trainable: false, ty: ty.clone(), init };
-            let whole = rewriter.add_global(whole);
-            let sliced = slice(rewriter, whole, &axes)?;
-            let ty = with_extents(ty, &axes);
-            rewriter.set_global(id, ty, Init::Derived(sliced));
+            let source = match readers.get(&id) {
+                // What is derived from it is derived from the whole of it, now and when it is sliced itself.
+                Some(readers) => {
+                    let whole = copy_whole(rewriter, id);
+                    readers.iter().for_each(|&reader| derive_from(rewriter, reader, id, whole));
+                    whole
+                }
+                None => id,
+            };
+            let ty = rewriter.ty(rewriter.global(id).ty).clone();
+            let init = slice(rewriter, source, &axes)?;
+            rewriter.set_global(id, with_extents(ty, &axes), init);
         }
         Ok(())
     }
@@ -359,16 +374,77 @@ impl Groups {
     }
 }
 
+/// The contents of a global with parts of these axes. What is the same everywhere stays so, and short vectors are cut at
+/// once: rules look into them. All else is taken piece by piece when it is written.
+fn slice(rewriter: &mut Rewriter<'_>, of: GlobalId, axes: &[(usize, &[usize])]) -> Result<Init, SelectError> {
+    let global = rewriter.global(of);
+    match (&global.init, rewriter.ty(global.ty).as_tensor(), axes) {
+        (Init::Splat(_), ..) => return Ok(global.init.clone()),
+        (Init::Data(_) | Init::Derived(_), Some(t), [(0, places)]) if t.rank() == Some(1) => {
+            let bytes = match gs_eval::materialize(rewriter, of) {
+                Ok(TensorData::Bytes(bytes)) => bytes,
+                _ => Default::default(),
+            };
+            if let Some(cut) = cut(&bytes, whole_bytes(t.elem), places) {
+                return Ok(Init::Data(TensorData::Bytes(cut.into())));
+            }
+        }
+        _ => {}
+    }
+    let name = rewriter.str(global.name).to_owned();
+    let source = copy_whole(rewriter, of);
+    gathers(rewriter, source, &name, axes).map(Init::Derived)
+}
+
+/// A global with the contents of another, which is about to be cut.
+fn copy_whole(rewriter: &mut Rewriter<'_>, of: GlobalId) -> GlobalId {
+    let global = rewriter.global(of);
+    let (ty, init) = (rewriter.ty(global.ty).clone(), global.init.clone());
+    let name = format!("{}.whole", rewriter.str(global.name).trim_end_matches(".whole"));
+    rewriter.add_global(NewGlobal { name: &name, role: Role::Const, trainable: false, ty, init })
+}
+
+/// The globals that are derived from each, directly.
+fn derived_from(module: &Module) -> FxHashMap<GlobalId, Vec<GlobalId>> {
+    let mut readers: FxHashMap<GlobalId, Vec<GlobalId>> = FxHashMap::default();
+    for (id, global) in module.globals() {
+        if let Init::Derived(derived) = &global.init {
+            derived.operands.iter().flatten().for_each(|of| readers.entry(*of).or_default().push(id));
+        }
+    }
+    readers
+}
+
+/// Lets a derived global read another one of the same type.
+fn derive_from(rewriter: &mut Rewriter<'_>, reader: GlobalId, old: GlobalId, new: GlobalId) {
+    let global = rewriter.global(reader);
+    let Init::Derived(derived) = &global.init else { return };
+    let (mut derived, ty) = (derived.clone(), rewriter.ty(global.ty).clone());
+    derived.operands.iter_mut().flatten().filter(|of| **of == old).for_each(|of| *of = new);
+    rewriter.set_global(reader, ty, Init::Derived(derived));
+}
+
+/// The size of an element, where it has whole bytes.
+fn whole_bytes(elem: gs_ir::ElemType) -> Option<usize> {
+    elem.bytes_for(1).filter(|b| elem.bytes_for(2) == Some(2 * b))
+}
+
+/// Elements of a vector, of whole bytes each.
+fn cut(bytes: &[u8], size: Option<usize>, places: &[usize]) -> Option<Vec<u8>> {
+    let size = size.filter(|&s| s > 0)?;
+    let parts: Option<Vec<&[u8]>> = places.iter().map(|&p| bytes.get(p * size..(p + 1) * size)).collect();
+    Some(parts?.concat())
+}
+
 /// `gather`s of a global along axes.
-fn slice(
+fn gathers(
     rewriter: &mut Rewriter<'_>,
-    of: GlobalId,
+    mut source: GlobalId,
+    name: &str,
     axes: &[(usize, &[usize])],
 ) -> Result<Derived, SelectError> {
     let missing = || gs_ir::InferError::new("no operator is named `gather`");
     let kind = rewriter.registry().kind("gather").ok_or_else(missing)?;
-    let name = rewriter.str(rewriter.global(of).name).to_owned();
-    let mut source = of;
     for (i, (axis, places)) in axes.iter().enumerate() {
         let places: Vec<i64> = places.iter().map(|&p| p as i64).collect();
         let indices = constant_i64(rewriter, &format!("{name}.kept{axis}"), &places);

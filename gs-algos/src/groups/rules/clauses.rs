@@ -126,19 +126,20 @@ impl<'m> Solver<'m> {
         let extent = |s: &Self, p: &Place| s.extent(p.slot, p.axis);
         let longest = places.iter().filter_map(|p| extent(self, p)).max();
         let whole: Vec<Place> = places.iter().copied().filter(|p| extent(self, p) == longest).collect();
+        let result =
+            |p: &Place| site.results.iter().position(|s| *s == p.slot).filter(|_| p.operand.is_none());
         let mut one: Option<Axis> = None;
         for p in &whole {
-            let Some(axis) = self.given(p) else { continue };
+            // A result may have its axis from an earlier clause.
+            let axis = result(p).map_or_else(|| self.given(p), |i| made[i][p.axis]);
+            let Some(axis) = axis else { continue };
             match one {
                 None => one = Some(axis),
                 Some(first) => self.tie(site, first, axis),
             }
         }
         for p in &whole {
-            if p.operand.is_none()
-                && let Some(i) = site.results.iter().position(|s| *s == p.slot)
-                && let Some(axis) = one
-            {
+            if let (Some(i), Some(axis)) = (result(p), one) {
                 made[i][p.axis] = Some(axis);
             }
         }
