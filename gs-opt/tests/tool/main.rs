@@ -7,6 +7,7 @@ mod harness;
 mod networks;
 mod outputs;
 mod passes;
+mod prune;
 mod quantize;
 mod requests;
 mod samples;
