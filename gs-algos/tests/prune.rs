@@ -37,6 +37,8 @@ fn half_of_the_multiply_adds_go() {
         assert_eq!(sum, (whole, macs(&module)), "{file}");
         let y = outputs(&module, &inputs(&module, 1));
         assert!(y.iter().flatten().all(|v| v.is_finite()), "{file}");
+        // What is left over is left out.
+        assert_eq!(gs_passes::passes::remove_dead(&mut module), (0, 0), "{file}");
     }
 }
 

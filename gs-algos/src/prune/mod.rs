@@ -67,6 +67,8 @@ pub fn prune(module: &mut Module, config: &PruneConfig) -> Result<PruneReport, P
         gs_passes::passes::remove_dead(module);
     }
     groups.select(module, &selection)?;
+    // Constants that held old shapes.
+    gs_passes::passes::remove_dead(module);
     Ok(report)
 }
 
