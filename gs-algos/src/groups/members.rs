@@ -103,7 +103,7 @@ impl Groups {
         let mixed_atoms = |atom: Atom| {
             mixed.iter().find(|(run, _)| by_run.get(run).is_some_and(|l| l.iter().any(|a| a.contains(&atom))))
         };
-        let mut groups: Vec<Group> = atoms_by_place(&members, &by_run)
+        let mut groups: Vec<Group> = atoms_by_place(&members, &by_run, axes.labels.len())
             .into_iter()
             .filter(|(atoms, _)| atoms.len() > 1)
             .map(|(atoms, members)| Group {
@@ -236,54 +236,66 @@ fn written_out(
     by_run
 }
 
-/// How often an atom stands on each of the runs where it does.
-type Places = [(Run, u32)];
-
 /// Atoms with the members that they stand on: those with the same number of elements on the same axes are together.
-fn atoms_by_place(members: &[Member], by_run: &FxHashMap<Run, Vec<Atoms>>) -> Vec<(Vec<Atom>, Vec<Member>)> {
-    let mut runs: Vec<Run> = by_run.keys().copied().collect();
+/// Found by refining: all atoms are one part at first, and each run splits parts by how often their atoms stand on it.
+fn atoms_by_place(
+    members: &[Member],
+    by_run: &FxHashMap<Run, Vec<Atoms>>,
+    labels: usize,
+) -> Vec<(Vec<Atom>, Vec<Member>)> {
+    let mut on_run: FxHashMap<Run, Vec<usize>> = FxHashMap::default();
+    for (i, member) in members.iter().enumerate() {
+        on_run.entry(member.run).or_default().push(i);
+    }
+    let mut runs: Vec<Run> = on_run.keys().copied().collect();
     runs.sort_unstable();
-    let on_run: FxHashMap<Run, Vec<usize>> =
-        members.iter().enumerate().fold(FxHashMap::default(), |mut map, (i, m)| {
-            map.entry(m.run).or_insert_with(Vec::new).push(i);
-            map
-        });
-    runs.retain(|r| on_run.contains_key(r));
-    // How often an atom stands on each run, as a list of (run, times).
-    let mut places: FxHashMap<Atom, Vec<(Run, u32)>> = FxHashMap::default();
+    // Each part with the part that it was split from and the run that did it.
+    let mut parts: Vec<(usize, Option<Run>)> = vec![(0, None)];
+    let mut part_of = vec![0usize; labels];
+    let mut times = vec![0u32; labels];
     let mut order: Vec<Atom> = Vec::new();
     for &run in &runs {
+        let mut here: Vec<Atom> = Vec::new();
         for &atom in by_run[&run].iter().flatten() {
-            let list = places.entry(atom).or_insert_with(|| {
-                order.push(atom);
-                Vec::new()
-            });
-            match list.last_mut() {
-                Some((last, times)) if *last == run => *times += 1,
-                _ => list.push((run, 1)),
+            let at = atom.0 as usize;
+            if times[at] == 0 {
+                here.push(atom);
+                if part_of[at] == 0 {
+                    order.push(atom);
+                }
             }
+            times[at] += 1;
+        }
+        let mut split: FxHashMap<(usize, u32), usize> = FxHashMap::default();
+        for atom in here {
+            let at = atom.0 as usize;
+            part_of[at] = *split.entry((part_of[at], times[at])).or_insert_with(|| {
+                parts.push((part_of[at], Some(run)));
+                parts.len() - 1
+            });
+            times[at] = 0;
         }
     }
-    let mut index: FxHashMap<&Places, usize> = FxHashMap::default();
-    let mut found: Vec<(Vec<Atom>, &Places)> = Vec::new();
+    let mut index: FxHashMap<usize, usize> = FxHashMap::default();
+    let mut found: Vec<(Vec<Atom>, usize)> = Vec::new();
     for atom in order {
-        let key = places[&atom].as_slice();
-        let at = *index.entry(key).or_insert_with(|| {
-            found.push((Vec::new(), key));
+        let part = part_of[atom.0 as usize];
+        let at = *index.entry(part).or_insert_with(|| {
+            found.push((Vec::new(), part));
             found.len() - 1
         });
         found[at].0.push(atom);
     }
-    let mut out: Vec<(Vec<Atom>, Vec<Member>)> = found
-        .into_iter()
-        .map(|(atoms, runs)| {
-            let mut at: Vec<usize> = runs.iter().flat_map(|(r, _)| on_run[r].iter().copied()).collect();
-            at.sort_unstable();
-            (atoms, at.into_iter().map(|i| members[i]).collect())
-        })
-        .collect();
-    out.retain(|(_, members)| !members.is_empty());
-    out
+    let members_of = |mut part: usize| {
+        let mut at: Vec<usize> = Vec::new();
+        while let (from, Some(run)) = parts[part] {
+            at.extend(&on_run[&run]);
+            part = from;
+        }
+        at.sort_unstable();
+        at.into_iter().map(|i| members[i]).collect()
+    };
+    found.into_iter().map(|(atoms, part)| (atoms, members_of(part))).collect()
 }
 
 /// Names groups by the first operation that makes a tensor with them, and orders them so.
