@@ -271,3 +271,31 @@ fn what_cannot_be_is_refused() {
     let said = run(&mut without, "loss,distill").expect_err("no teacher");
     assert!(said.contains("no graph @teacher"), "{said}");
 }
+
+/// The student's loss and gradients in a step that learns from its teacher.
+fn distilled(end: &str, result: &str) -> Vec<Vec<f64>> {
+    let mut module = parsed(&format!(
+        "gsir 1\nparam @w : f64[3] = splat(0.0)\ngraph @main(%x : f64[2, 3]) -> (%y : f64[2, 3]) {{\n  \
+         %0 = add(%x, @w) : f64[2, 3] from \"shift\"\n{end}  return {result}\n}}\n"
+    ));
+    keep_teacher(&mut module).expect("a teacher");
+    run(&mut module, "loss,distill{temperature=2.5, weight=0.6},grad").expect("a training graph");
+    set(&mut module, "w", &[-0.7, 0.4, 0.2]);
+    let inputs = [
+        doubles(&[2, 3], &[2.0, 1.0, 0.0, -0.5, 0.75, 0.25]),
+        Tensor::from_ints(ElemType::I64, [2], &[2, 1]).expect("labels"),
+    ];
+    let (loss, gradient) = loss(&module, &inputs);
+    vec![vec![loss], gradient]
+}
+
+/// Teacher and student are compared by their logits, whether a network gives these or their probabilities.
+#[test]
+fn networks_that_end_in_a_softmax_are_distilled_as_those_that_do_not() {
+    let plain = distilled("", "%0");
+    let softmax = "  %1 = softmax(%0) : f64[2, 3] from \"prob\"\n";
+    assert_eq!(distilled(softmax, "%1"), plain);
+    let moved = "  %1 = unsqueeze(%0) {axes = [2]} : f64[2, 3, 1]\n  %2 = log_softmax(%1) {axis = 1} : f64[2, 3, 1]\n  \
+                 %3 = squeeze(%2) {axes = [2]} : f64[2, 3]\n";
+    assert_eq!(distilled(moved, "%3"), plain);
+}

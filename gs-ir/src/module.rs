@@ -293,6 +293,11 @@ impl Module {
         self.types.get(self.values[id].ty)
     }
 
+    /// A type in words, for messages.
+    pub fn type_words(&self, ty: &Type) -> String {
+        ty.words(&|s| self.symbol_info(s).name.map_or_else(|| "?".into(), |name| self.str(name).to_owned()))
+    }
+
     /// The operation that makes a value, unless it is a parameter or a global.
     pub fn producer(&self, id: ValueId) -> Option<OpId> {
         match self.values[id].def {

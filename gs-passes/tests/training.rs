@@ -346,3 +346,100 @@ fn groups_are_changed_in_their_own_way_and_kept_within_bounds() {
         assert!((x - (old - 0.25 - 0.25 * 0.5 * old)).abs() < 1e-6, "{x}");
     }
 }
+
+/// A layer of three classes over `[N, 4]`, with what is at its end.
+fn classifier(end: &str, result: &str, shape: &str) -> Module {
+    module(&format!(
+        "gsir 1\ndims N >= 1\nparam @w : f32[4, 3] = uniform(seed 1, -1.0, 1.0)\n\
+         graph @main(%x : f32[N, 4]) -> (%y : {shape}) {{\n  \
+         %0 = gemm(%x, @w) : f32[N, 3] from \"fc\"\n{end}  return {result}\n}}\n"
+    ))
+}
+
+/// The loss and its gradients on some samples, the notes of the pass `loss`, the module.
+fn trained_once(mut m: Module, pipeline: &str) -> (Vec<Vec<f64>>, Vec<String>, Module) {
+    let mut registry = PassRegistry::default();
+    gs_passes::passes::register(&mut registry);
+    let manager = PassManager { registry: &registry, verify_each: true };
+    let pipeline = Pipeline::parse(pipeline).unwrap();
+    let report = manager.run(&pipeline, &mut m, &mut PassContext::default(), &mut |_| {}).unwrap();
+    let graph = train_graph(&m).unwrap();
+    let x: Vec<f64> = (0..20).map(|i| f64::from(i * 7 % 11) * 0.5 - 2.0).collect();
+    let inputs = [
+        Tensor::from_f64s(ElemType::F32, [5, 4], &x).unwrap(),
+        Tensor::from_ints(ElemType::I64, [5], &[0, 1, 2, 1, 0]).unwrap(),
+    ];
+    let results = Evaluator::new().run(&m, graph, &inputs, &[]).unwrap().results;
+    let names: Vec<String> = m.graph(graph).result_names().map(|n| m.str(n).to_owned()).collect();
+    let wanted = |name: &String| name == "loss" || name.starts_with("grad.");
+    let numbers = names.iter().zip(&results).filter(|(n, _)| wanted(n)).map(|(_, t)| t.to_f64s().unwrap());
+    (numbers.collect(), report.notes, m)
+}
+
+/// Ends of a network that are a softmax over its classes: its last lines, its result.
+const SOFTMAX_ENDS: &[(&str, &str)] = &[
+    ("  %1 = softmax(%0) : f32[N, 3]\n", "%1"),
+    ("  %1 = softmax(%0) {axis = 1, legacy = true} : f32[N, 3]\n", "%1"),
+    ("  %1 = log_softmax(%0) {axis = 1} : f32[N, 3]\n", "%1"),
+    ("  %1 = softmax(%0) : f32[N, 3]\n  %2 = identity(%1) : f32[N, 3]\n", "%2"),
+    (
+        "  %1 = reshape(%0) {shape = [0, 3, 1, 1]} : f32[N, 3, 1, 1]\n  \
+         %2 = softmax(%1) {axis = 1} : f32[N, 3, 1, 1]\n  %3 = flatten(%2) : f32[N, 3]\n",
+        "%3",
+    ),
+    (
+        "  %1 = unsqueeze(%0) {axes = [1]} : f32[N, 1, 3]\n  %2 = softmax(%1) : f32[N, 1, 3]\n  \
+         %3 = squeeze(%2) {axes = [1]} : f32[N, 3]\n",
+        "%3",
+    ),
+];
+
+#[test]
+fn cross_entropy_is_of_logits_where_a_network_ends_in_a_softmax() {
+    let (plain, notes, _) = trained_once(classifier("", "%0", "f32[N, 3]"), "loss,grad");
+    assert!(notes.is_empty(), "{notes:?}");
+    for (end, result) in SOFTMAX_ENDS {
+        let before = classifier(end, result, "f32[N, 3]");
+        let (found, notes, mut m) = trained_once(before.clone(), "loss,grad");
+        assert_eq!(found, plain, "{end}");
+        assert!(notes.len() == 1 && notes[0].contains("softmax") && notes[0].contains("`y`"), "{notes:?}");
+        // What is evaluated and deployed ends as it did.
+        gs_passes::training::drop_training(&mut m);
+        let text = |m: &Module| print_to_string(m, &PrintOptions::default());
+        assert_eq!(text(&m), text(&before));
+    }
+}
+
+/// Over other axes, or of another part of the network, a softmax is a layer like others.
+#[test]
+fn a_softmax_that_is_not_over_the_classes_is_no_end() {
+    let over_samples = classifier("  %1 = softmax(%0) {axis = 0} : f32[N, 3]\n", "%1", "f32[N, 3]");
+    let (_, notes, m) = trained_once(over_samples, "loss");
+    assert!(notes.is_empty(), "{notes:?}");
+    assert!(print_to_string(&m, &PrintOptions::default()).contains("cross_entropy(%1, %labels)"));
+    let shifted = "  %1 = softmax(%0) : f32[N, 3]\n  %2 = add(%1, %1) : f32[N, 3]\n";
+    let (_, notes, _) = trained_once(classifier(shifted, "%2", "f32[N, 3]"), "loss");
+    assert!(notes.is_empty(), "{notes:?}");
+    // Three samples' classes in a row.
+    let mixed = module(
+        "gsir 1\nparam @w : f32[6] = splat(1.0)\ngraph @main(%x : f32[6]) -> (%y : f32[2, 3]) {\n  \
+         %0 = mul(%x, @w) : f32[6]\n  %1 = reshape(%0) {shape = [1, 6]} : f32[1, 6]\n  \
+         %2 = softmax(%1) : f32[1, 6]\n  %3 = reshape(%2) {shape = [2, 3]} : f32[2, 3]\n  return %3\n}\n",
+    );
+    let mut registry = PassRegistry::default();
+    gs_passes::passes::register(&mut registry);
+    let manager = PassManager { registry: &registry, verify_each: true };
+    let mut m = mixed;
+    let report =
+        manager.run(&Pipeline::parse("loss").unwrap(), &mut m, &mut PassContext::default(), &mut |_| {});
+    assert!(report.unwrap().notes.is_empty());
+}
+
+#[test]
+fn a_loss_that_does_not_fit_names_the_output() {
+    let end = "  %1 = unsqueeze(%0) {axes = [2]} : f32[N, 3, 1]\n";
+    let error = run_pipeline(&mut classifier(end, "%1", "f32[N, 3, 1]"), "loss").unwrap_err();
+    for word in ["[batch, classes]", "`y`", "f32[N, 3, 1]"] {
+        assert!(error.contains(word), "{error}");
+    }
+}

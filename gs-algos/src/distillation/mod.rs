@@ -8,6 +8,8 @@
 //!
 //! `(1 - weight) * loss + weight * T^2 * mean over rows of KL(softmax(teacher / T) || softmax(student / T))`
 //!
+//! Of networks that end in a softmax, what that reads is compared.
+//!
 //! `@teacher` is gone then: it is in `@train`, which `convert` drops with all its weights.
 
 mod config;
@@ -20,7 +22,7 @@ use gs_ir::{
     At, Attr, AttrSet, ElemType, GlobalId, GraphId, Init, Module, NewGlobal, Rewriter, Role, Sym, ValueId,
 };
 use gs_passes::manager::{PassContext, PassError, PassReport};
-use gs_passes::training::{LOSS, ParamGroup, copy_graph, drop_training, number, train_graph};
+use gs_passes::training::{FinalSoftmax, LOSS, ParamGroup, copy_graph, drop_training, number, train_graph};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 
@@ -172,6 +174,7 @@ pub fn learn_from_teacher(module: &mut Module, config: &DistillationConfig) -> R
     let given = shared_params(&rewriter, teacher, train)?;
     let map = copy_graph(&mut rewriter, teacher, train, given, PREFIX)?;
     let target = map.get(&taught).copied().unwrap_or(taught);
+    let (student, target) = (logits(&mut rewriter, train, student)?, logits(&mut rewriter, train, target)?);
     let divergence = divergence(&mut rewriter, train, [student, target], config.temperature)?;
     let total = match loss.filter(|_| config.needs_labels()) {
         None => divergence,
@@ -208,7 +211,8 @@ fn learned_output(
     let mut pending: VecDeque<ValueId> = loss.into_iter().collect();
     let mut seen = FxHashSet::default();
     while let Some(value) = pending.pop_front() {
-        if let Some(found) = outputs.iter().find(|o| o.1 == value) {
+        let is_it = |v: ValueId| v == value || FinalSoftmax::of(module, v).is_some_and(|s| s.logits == value);
+        if let Some(found) = outputs.iter().find(|o| is_it(o.1)) {
             return Ok(found.clone());
         }
         if let Some(op) = module.producer(value).filter(|&op| seen.insert(op)) {
@@ -216,6 +220,14 @@ fn learned_output(
         }
     }
     Ok(outputs.first().cloned().ok_or("@train has no output")?)
+}
+
+/// What an output is the softmax of, in the output's shape; else the output.
+fn logits(rewriter: &mut Rewriter<'_>, train: GraphId, output: ValueId) -> Result<ValueId, PassError> {
+    match FinalSoftmax::of(rewriter, output) {
+        Some(found) => found.shaped(rewriter, At::End(train)),
+        None => Ok(output),
+    }
 }
 
 /// The inputs of the teacher are those of `@train` of the same name.

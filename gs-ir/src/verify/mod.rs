@@ -80,8 +80,7 @@ impl Verifier<'_> {
     }
 
     fn show(&self, ty: &Type) -> String {
-        let m = self.module;
-        ty.words(&|s| m.symbol_info(s).name.map_or_else(|| "?".into(), |name| m.str(name).to_owned()))
+        self.module.type_words(ty)
     }
 
     // ---- handles ----

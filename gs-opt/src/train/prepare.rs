@@ -5,6 +5,7 @@ use crate::cli::{OptimiserArg, ScheduleArg, TrainArgs};
 use crate::failure::{Failure, Outcome};
 use crate::passes;
 use crate::progress::Progress;
+use crate::say::Words;
 use crate::source::Samples;
 use gs_algos::algorithm::RunLength;
 use gs_algos::quantisers::fake_quants;
@@ -46,7 +47,7 @@ pub(super) fn prepare(
     };
     let manager = PassManager { registry: &registry, verify_each: true };
     let run = |pipeline: &Pipeline, module: &mut Module, context: &mut PassContext<'_>| {
-        manager.run(pipeline, module, context, &mut |_| {}).map(|_| ())
+        manager.run(pipeline, module, context, &mut |_| {})
     };
     let failed = |text: &str, e: PassError| Failure::new(format!("{text}: {e}"));
     if let Some(Named { text, algorithm }) = algorithm {
@@ -61,7 +62,8 @@ pub(super) fn prepare(
     let length = length(args, samples);
     let kind = if labels { "cross_entropy" } else { "none" };
     let loss = json!({ "kind": kind, "label_smoothing": args.label_smoothing });
-    run(&one_pass("loss", loss), module, &mut context)?;
+    let report = run(&one_pass("loss", loss), module, &mut context)?;
+    report.notes.iter().for_each(|note| Words::Err.line(format_args!("note: {note}")));
     let mut groups = Vec::new();
     if let Some(Named { text, algorithm }) = algorithm {
         algorithm.prepare_training(module, length).map_err(|e| failed(text, e))?;

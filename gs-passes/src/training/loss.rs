@@ -1,11 +1,11 @@
 //! `loss`: makes the graph `@train`: the network's operations, the labels, and the loss as first result.
 
 use super::copy::copy_graph;
-use super::{TRAIN, come_apart, derived_weights, detach, train_graph};
+use super::{FinalSoftmax, TRAIN, come_apart, derived_weights, detach, train_graph};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use crate::passes::merge_equal_of;
 use gs_ir::registry::Traits;
-use gs_ir::{At, Attr, AttrSet, Dim, ElemType, Module, OpKind, Phase, Rewriter, Type, ValueId};
+use gs_ir::{At, Attr, AttrSet, Dim, ElemType, GraphId, Module, OpKind, Phase, Rewriter, Type, ValueId};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub const LOSS: &str = "loss";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossKind {
-    /// Cross entropy of logits with class numbers.
+    /// Cross entropy of logits with class numbers. Of a network that ends in a softmax it is taken of what that reads.
     #[default]
     CrossEntropy,
     /// The mean of squared differences to a tensor of the output's shape.
@@ -73,8 +73,9 @@ impl Pass for Loss {
         let names: Vec<String> =
             rewriter.graph(main).result_names().map(|n| rewriter.str(n).to_owned()).collect();
         let here = |v: ValueId| map.get(&v).copied().unwrap_or(v);
-        let logits = here(results[output]);
-        if let Some(loss) = self.add_loss(&mut rewriter, train, logits)? {
+        let named = (names[output].as_str(), here(results[output]));
+        let mut notes = apart;
+        if let Some(loss) = self.add_loss(&mut rewriter, train, named, &mut notes)? {
             rewriter.add_result(train, LOSS, loss, None);
         }
         for (name, value) in names.iter().zip(results) {
@@ -84,7 +85,7 @@ impl Pass for Loss {
         let cheap = |m: &Module, op| m.op(op).graph == train && m.decl(op).traits.has(Traits::ELEMENTWISE);
         merge_equal_of(module, &cheap);
         let mut report = PassReport::counting([("weights that are trained on their own", detached.len())]);
-        report.notes.extend(apart);
+        report.notes.extend(notes);
         Ok(report)
     }
 }
@@ -106,38 +107,73 @@ impl Loss {
     fn add_loss(
         &self,
         rewriter: &mut Rewriter<'_>,
-        train: gs_ir::GraphId,
-        logits: ValueId,
+        train: GraphId,
+        output: (&str, ValueId),
+        notes: &mut Vec<String>,
     ) -> Result<Option<ValueId>, PassError> {
+        Ok(match self.kind {
+            LossKind::None => None,
+            LossKind::CrossEntropy => Some(self.cross_entropy(rewriter, train, output, notes)?),
+            LossKind::Mse => Some(squared_error(rewriter, train, output)?),
+        })
+    }
+
+    fn cross_entropy(
+        &self,
+        rewriter: &mut Rewriter<'_>,
+        train: GraphId,
+        (name, output): (&str, ValueId),
+        notes: &mut Vec<String>,
+    ) -> Result<ValueId, PassError> {
         let at = At::End(train);
-        let loss = match self.kind {
-            LossKind::None => return Ok(None),
-            LossKind::CrossEntropy => {
-                let batch = match rewriter.type_of(logits).dims() {
-                    Some([batch, _]) => batch.clone(),
-                    _ => return Err("cross entropy is of an output [batch, classes]".into()),
-                };
-                let labels = rewriter.add_param(train, "labels", Type::tensor(ElemType::I64, [batch]));
-                let mut attrs = AttrSet::new();
-                attrs.set("label_smoothing", Attr::float(self.label_smoothing));
-                let kind: OpKind =
-                    rewriter.registry().kind("cross_entropy").ok_or("there is no `cross_entropy`")?;
-                let op = rewriter.create(kind, &[Some(logits), Some(labels)], attrs, 2, at)?;
-                rewriter.op(op).result()
-            }
-            LossKind::Mse => {
-                let ty = rewriter.type_of(logits).clone();
-                if ty.dims().is_none_or(|d| d.contains(&Dim::Unknown)) {
-                    return Err("the mean squared error is of an output whose shape is known".into());
-                }
-                let target = rewriter.add_param(train, "target", ty);
-                let difference = rewriter.emit("sub", &[logits, target], AttrSet::new(), at)?;
-                let square = rewriter.emit("mul", &[difference, difference], AttrSet::new(), at)?;
-                let mut attrs = AttrSet::new();
-                attrs.set("keepdims", Attr::Bool(false));
-                rewriter.emit("reduce_mean", &[square], attrs, at)?
+        let batch = match rewriter.type_of(output).dims() {
+            Some([batch, _]) => batch.clone(),
+            _ => {
+                let found = rewriter.type_words(rewriter.type_of(output));
+                return Err(format!(
+                    "cross entropy is of an output [batch, classes]; `{name}` is {found}; `output` names another one"
+                )
+                .into());
             }
         };
-        Ok(Some(loss))
+        let logits = match FinalSoftmax::of(rewriter, output) {
+            None => output,
+            Some(found) => {
+                let what = rewriter.op_name(found.op).to_owned();
+                notes.push(format!(
+                    "`{name}` is a {what}: the loss is of what it reads, since cross entropy has a softmax of its own"
+                ));
+                found.shaped(rewriter, at)?
+            }
+        };
+        let labels = rewriter.add_param(train, "labels", Type::tensor(ElemType::I64, [batch]));
+        let mut attrs = AttrSet::new();
+        attrs.set("label_smoothing", Attr::float(self.label_smoothing));
+        let kind: OpKind = rewriter.registry().kind("cross_entropy").ok_or("there is no `cross_entropy`")?;
+        let op = rewriter.create(kind, &[Some(logits), Some(labels)], attrs, 2, at)?;
+        Ok(rewriter.op(op).result())
     }
+}
+
+/// The mean of squared differences to `target`, a new parameter of the graph.
+fn squared_error(
+    rewriter: &mut Rewriter<'_>,
+    train: GraphId,
+    (name, output): (&str, ValueId),
+) -> Result<ValueId, PassError> {
+    let at = At::End(train);
+    let ty = rewriter.type_of(output).clone();
+    if ty.dims().is_none_or(|d| d.contains(&Dim::Unknown)) {
+        let found = rewriter.type_words(&ty);
+        return Err(format!(
+            "the mean squared error is of an output whose shape is known; `{name}` is {found}"
+        )
+        .into());
+    }
+    let target = rewriter.add_param(train, "target", ty);
+    let difference = rewriter.emit("sub", &[output, target], AttrSet::new(), at)?;
+    let square = rewriter.emit("mul", &[difference, difference], AttrSet::new(), at)?;
+    let mut attrs = AttrSet::new();
+    attrs.set("keepdims", Attr::Bool(false));
+    Ok(rewriter.emit("reduce_mean", &[square], attrs, at)?)
 }

@@ -6,12 +6,14 @@
 mod copy;
 mod grad;
 mod group;
+mod logits;
 mod loss;
 mod update;
 
 pub use copy::copy_graph;
 pub use grad::{GRADIENT_PREFIX, Grad, train_batch_norms};
 pub use group::ParamGroup;
+pub use logits::FinalSoftmax;
 pub use loss::{LOSS, Loss, LossKind};
 pub use update::{Optimiser, Schedule, Update};
 
