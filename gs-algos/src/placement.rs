@@ -14,8 +14,9 @@ use gs_ir::{Attr, FloatBits, GraphId, Module, OpId, Phase, ValueId};
 use gs_passes::grid::{Grids, Part, channel_axis};
 use gs_passes::manager::{PassContext, PassError, PassReport};
 use gs_passes::passes::fold_batch_norms;
-use gs_passes::rules::{GridClass, Placed, RuleEnv, Site};
+use gs_passes::rules::{FILLED, GridClass, Placed, RuleEnv, RuleSet, Site};
 use gs_passes::target::{Granularity, Target};
+use gs_text::Diagnostic;
 use rustc_hash::FxHashSet;
 pub(crate) use signs::can_be_negative;
 use thiserror::Error;
@@ -44,6 +45,23 @@ pub enum PlacementError {
         before: String,
         /// What was asked for.
         wanted: String,
+    },
+    /// The module has grids that are constants.
+    #[error(
+        "the network is quantised already (it is {phase}): quantise or train the float network that it was made from"
+    )]
+    Quantised {
+        /// How far it is.
+        phase: Phase,
+    },
+    /// The module carries quantisers that this algorithm would put otherwise.
+    #[error(
+        "the network carries quantisers already, of another algorithm or other settings: {first}; ask for those, or \
+         begin from the float network that it was made from"
+    )]
+    OtherQuantisers {
+        /// The first of them, and what was wanted.
+        first: String,
     },
     /// A batch normalisation behind a weight whose least code has no negative can be neither kept nor folded.
     #[error(
@@ -119,6 +137,12 @@ pub(crate) fn place(
         return Err(PlacementError::OtherTarget { before, wanted }.into());
     }
     let main = module.main().ok_or(PlacementError::NoGraph)?;
+    let phase = Phase::of(module);
+    if phase > Phase::Instrumented {
+        return Err(PlacementError::Quantised { phase }.into());
+    }
+    // A weight between whose integers nothing lies could be neither measured nor trained.
+    let widened = gs_passes::passes::widen_weights(module);
     // What is computed from weights alone is a weight too: quantisers then stand on globals.
     gs_passes::passes::fold_constants(module);
     let mut report = prepare_norms(
@@ -137,8 +161,7 @@ pub(crate) fn place(
     for (name, text) in request.rules {
         let env = Env::new(module, main, &target, config, settled, request)?;
         let rules = crate::rules::load(name, text, module.registry())?;
-        let done = gs_passes::rules::insert(module, &rules, &env)
-            .map_err(|d| gs_text::render_all(&d, &rules.sources, gs_text::Style::Plain))?;
+        let done = gs_passes::rules::insert(module, &rules, &env).map_err(|d| refused(&d, &rules, phase))?;
         for p in &done.placed {
             if let Some(value) = module.op(p.op).operand(0) {
                 context.remark(name, &p.value, env.why(value, &p.rule));
@@ -148,7 +171,22 @@ pub(crate) fn place(
         placed.extend(done.placed);
     }
     module.meta.target = Some(target.name.clone());
+    if widened > 0 {
+        report.absorb(PassReport::counting([("weights made floats", widened)]));
+    }
     Ok(Outcome { placed, report })
+}
+
+/// Why the insert driver refused. Where the network had quantisers before, these are in the way, not the rules.
+fn refused(found: &[Diagnostic], rules: &RuleSet, before: Phase) -> PassError {
+    match found {
+        [first, ..] if before == Phase::Instrumented && found.iter().all(|d| d.code == FILLED) => {
+            let notes: Vec<&str> = first.notes.iter().map(String::as_str).collect();
+            let first = format!("{} ({})", first.message, notes.join("; "));
+            PlacementError::OtherQuantisers { first }.into()
+        }
+        _ => gs_text::render_all(found, &rules.sources, gs_text::Style::Plain).into(),
+    }
 }
 
 /// Whether batch normalisation may stay beside quantised weights: its factors become part of their scales.

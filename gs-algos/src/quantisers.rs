@@ -44,7 +44,12 @@ impl FakeQuant {
     /// What it quantises, as a person knows it: `weight "conv1.weight" of "conv1"`, `result of "relu"`, `input "x"`.
     pub fn describe(&self, module: &Module) -> String {
         if self.weight {
-            let name = module.as_global(self.input).map_or("", |g| source_name(module, g));
+            let name = match (module.as_global(self.input), module.producer(self.input)) {
+                (Some(global), _) => source_name(module, global),
+                // Made in the graph: by its own name, else by that of what makes it.
+                (None, Some(op)) if module.value(self.input).name.is_none() => module.label(op),
+                (None, _) => module.str(module.value(self.input).name),
+            };
             let reader = module.user_ops(module.op(self.op).result()).first().copied();
             return match reader {
                 Some(op) => format!("weight \"{name}\" of \"{}\"", module.label(op)),

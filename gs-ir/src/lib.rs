@@ -14,6 +14,7 @@ pub mod global;
 pub mod graph;
 pub mod infer;
 pub mod intern;
+mod learned;
 mod module;
 pub mod ops;
 mod phase;
@@ -33,6 +34,7 @@ pub use entity::{
 pub use global::{Derived, Distribution, Global, Init, Role};
 pub use graph::{Def, Graph, LedgerEntry, Op, Symbol, Use, Value};
 pub use infer::{Fact, InferError, Knowledge, infer_module};
+pub use learned::is_learned;
 pub use module::{Meta, Module, OPAQUE_NAME, OnnxMeta, OpIter};
 pub use phase::Phase;
 pub use registry::{OpDecl, Registry};

@@ -443,3 +443,25 @@ fn a_loss_that_does_not_fit_names_the_output() {
         assert!(error.contains(word), "{error}");
     }
 }
+
+#[test]
+fn networks_with_nothing_to_train_are_told_apart() {
+    let none = "gsir 1\nconst @c : f32[3] = splat(1.0)\ngraph @main(%x : f32[2, 3]) -> (%y : f32[2, 3]) {\n  \
+                %0 = mul(%x, @c) : f32[2, 3]\n  return %0\n}\n";
+    let error = run_pipeline(&mut module(none), "loss,grad").unwrap_err();
+    assert!(error.contains("no parameters to train"), "{error}");
+    let apart = "gsir 1\nparam @w : f32[3] = splat(1.0)\n\
+                 graph @main(%x : f32[2, 3]) -> (%y : f32[2, 3], %z : f32[2, 3]) {\n  \
+                 %0 = neg(%x) : f32[2, 3]\n  %1 = mul(%x, @w) : f32[2, 3]\n  return %0, %1\n}\n";
+    let error = run_pipeline(&mut module(apart), "loss,grad").unwrap_err();
+    assert!(error.contains("depends on none of the 1 parameters (such as @w)"), "{error}");
+}
+
+#[test]
+fn why_a_gradient_rule_does_not_apply_is_said_in_full() {
+    let text = "gsir 1\nparam @w : f32[3] = splat(1.0)\ngraph @main(%x : f32[2, 3]) -> (%y : f32[2, 3]) {\n  \
+                %0 = mul(%x, @w) : f32[2, 3]\n  %1 = softmax(%0) {axis = 0, legacy = true} : f32[2, 3] from \"prob\"\n  \
+                %2 = neg(%1) : f32[2, 3]\n  return %2\n}\n";
+    let error = run_pipeline(&mut module(text), "loss,grad").unwrap_err();
+    assert!(error.contains("`holds` holds, and must not (holds(attr($s, legacy)))"), "{error}");
+}

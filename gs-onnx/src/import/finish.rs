@@ -2,7 +2,7 @@
 //! shapes are no longer needed because their result became an attribute.
 
 use gs_ir::registry::Traits;
-use gs_ir::{GlobalId, Init, OpId, Role, Sym, Use, ValueId};
+use gs_ir::{GlobalId, Init, OpId, Role, Sym, ValueId, is_learned};
 use rustc_hash::FxHashSet;
 
 use super::Importer;
@@ -72,31 +72,9 @@ impl Importer<'_> {
         for id in ids {
             let global = self.rw.global(id);
             let is_float = self.rw.ty(global.ty).elem().is_some_and(|e| e.is_float());
-            if is_float && global.role == Role::Const && self.is_learned(global.value) {
+            if is_float && global.role == Role::Const && is_learned(&self.rw, global.value) {
                 self.rw.set_role(id, Role::Param, true);
             }
         }
-    }
-
-    fn is_learned(&self, value: ValueId) -> bool {
-        let mut pending = vec![value];
-        let mut seen = Vec::new();
-        while let Some(v) = pending.pop() {
-            for u in self.rw.value(v).uses() {
-                let Use::Operand(op, i) = *u else { continue };
-                let decl = self.rw.decl(op);
-                if decl.operand(i as usize).is_some_and(|o| o.learned) {
-                    return true;
-                }
-                // A moved weight is still that weight; bounded, since nothing else reads it usually.
-                let only_weights =
-                    self.rw.op(op).present_operands().all(|o| o == v || self.rw.as_global(o).is_some());
-                if decl.traits.has(Traits::MOVES) && only_weights && !seen.contains(&op) && seen.len() < 64 {
-                    seen.push(op);
-                    pending.extend(self.rw.op(op).results().iter().filter_map(|r| r.some()));
-                }
-            }
-        }
-        false
     }
 }

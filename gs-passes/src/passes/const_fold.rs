@@ -5,7 +5,7 @@ use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
 use gs_ir::registry::Traits;
 use gs_ir::{
     Dim, ElemType, GlobalId, Handle, Init, Knowledge, Literal, Module, NewGlobal, OpId, Phase, Rewriter,
-    Role, ValueId,
+    Role, ValueId, is_learned,
 };
 use smallvec::{SmallVec, smallvec};
 
@@ -41,6 +41,30 @@ pub fn fold_constants(module: &mut Module) -> usize {
 /// is learned.
 pub fn fold_all_but_weights(module: &mut Module) -> usize {
     fold(module, false)
+}
+
+/// Makes floats of weights that are stored as integers, and parameters of these: what is trained or searched for lies
+/// between codes. They begin as what the integers stand for. Returns how many; the ledger says so of each.
+pub fn widen_weights(module: &mut Module) -> usize {
+    let mut rewriter = Rewriter::new(module);
+    let mut widened = 0;
+    for op in rewriter.all_ops() {
+        let stored = rewriter.op(op).is_live() && rewriter.is(op, "dequantize");
+        let weight =
+            |m: &Module| m.op(op).results().iter().all(|r| r.some().is_some_and(|v| is_learned(m, v)));
+        if !stored || !weight(&rewriter) {
+            continue;
+        }
+        let Some(operands) = constants(&rewriter, op, false) else { continue };
+        let Some(made) = derive(&mut rewriter, op, &operands) else { continue };
+        let values: SmallVec<[ValueId; 2]> = made.iter().map(|&g| rewriter.global(g).value).collect();
+        let entry =
+            rewriter.entry("folded", "widen-weights", None, Some("a weight stored as integers, made floats"));
+        rewriter.replace(op, &values, None, entry);
+        made.into_iter().for_each(|global| rewriter.set_role(global, Role::Param, true));
+        widened += 1;
+    }
+    widened
 }
 
 fn fold(module: &mut Module, params_are_constant: bool) -> usize {
@@ -83,6 +107,11 @@ fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<
     if !foldable || !data.regions().is_empty() || data.results().is_empty() || data.operand_count() == 0 {
         return None;
     }
+    constants(m, op, params_are_constant)
+}
+
+/// The operands of an operation, if all are globals that stay as they are.
+fn constants(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<[Option<GlobalId>; 4]>> {
     let constant = |v: ValueId| {
         let g = m.as_global(v)?;
         let ok = match m.global(g).role {
@@ -93,7 +122,8 @@ fn operands(m: &Module, op: OpId, params_are_constant: bool) -> Option<SmallVec<
         // What some graph stores to is another number at the next step.
         (ok && !m.is_written(g)).then_some(g)
     };
-    data.operands()
+    m.op(op)
+        .operands()
         .map(|v| match v {
             None => Some(None),
             Some(v) => constant(v).map(Some),

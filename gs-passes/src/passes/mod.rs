@@ -7,7 +7,7 @@ mod infer;
 mod rewrite;
 mod saturate;
 
-pub use const_fold::{ConstFold, fold_all_but_weights, fold_constants};
+pub use const_fold::{ConstFold, fold_all_but_weights, fold_constants, widen_weights};
 pub use cse::{Cse, merge_constants, merge_equal, merge_equal_of};
 pub use dce::{Dce, remove_dead};
 pub use infer::Infer;

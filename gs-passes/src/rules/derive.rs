@@ -6,17 +6,19 @@ use super::functions::Refusal;
 use super::matcher::{Binding, Matcher};
 use super::rule::{GradRule, RuleSet, Tmpl};
 use gs_ir::{At, OpId, OpKind, Rewriter, ValueId};
+use gs_text::SourceMap;
 use rustc_hash::FxHashMap;
 
 /// The gradient rules by operator.
 pub struct Gradients<'s> {
-    by_kind: FxHashMap<OpKind, &'s GradRule>,
+    by_kind: FxHashMap<OpKind, (&'s GradRule, &'s SourceMap)>,
 }
 
 impl<'s> Gradients<'s> {
     /// The rules of some sets; a later one of an operator replaces an earlier one.
     pub fn of(sets: impl IntoIterator<Item = &'s RuleSet>) -> Self {
-        Self { by_kind: sets.into_iter().flat_map(|s| &s.grads).map(|g| (g.kind, g)).collect() }
+        let of = |s: &'s RuleSet| s.grads.iter().map(move |g| (g.kind, (g, &s.sources)));
+        Self { by_kind: sets.into_iter().flat_map(of).collect() }
     }
 
     /// Whether there is a rule for an operator.
@@ -37,10 +39,14 @@ impl<'s> Gradients<'s> {
         wanted: &dyn Fn(ValueId) -> bool,
         at: At,
     ) -> Result<Vec<(ValueId, ValueId)>, Refusal> {
-        let rule = self.by_kind.get(&rewriter.op(op).kind).ok_or("there is no gradient rule for it")?;
+        let found = self.by_kind.get(&rewriter.op(op).kind).ok_or("there is no gradient rule for it")?;
+        let (rule, sources) = *found;
         let mut matcher = Matcher::new(rewriter, &NoEnv, rule.vars.len(), &rule.conditions).explaining();
         let Some(mut found) = matcher.at_op(&rule.pattern, op) else {
-            let reason = matcher.failure().map_or("it has another form", |f| f.reason.as_str());
+            let reason = matcher.failure().map_or("it has another form".to_owned(), |f| match f.span {
+                Some(span) => format!("{} ({})", f.reason, sources.slice(span)),
+                None => f.reason.clone(),
+            });
             return Err(format!("its gradient rule does not apply: {reason}"));
         };
         for (slot, gradient) in rule.given.iter().zip(given) {

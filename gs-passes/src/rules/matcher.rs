@@ -546,9 +546,12 @@ impl<'a> Matcher<'a> {
                 return false;
             }
             let (text, span) = describe(c);
-            let reason = match problem {
-                Some(p) => format!("the condition `{text}` does not hold: {p}"),
-                None => format!("the condition `{text}` does not hold"),
+            let reason = match (problem, c) {
+                (Some(p), _) => format!("the condition `{text}` does not hold: {p}"),
+                (None, Cond::Not(inner)) => {
+                    format!("the condition `{}` holds, and must not", describe(inner).0)
+                }
+                (None, _) => format!("the condition `{text}` does not hold"),
             };
             self.progress += 1;
             return self.fail(span, |_| reason);

@@ -27,7 +27,7 @@ pub use env::{GridClass, NoEnv, RuleEnv, Site};
 pub use eval::{Bindings, Evaluator};
 pub use functions::RuleFunctions;
 pub use greedy::{GreedyOptions, Limit, Refused, Stats, greedy};
-pub use insert::{InsertReport, Placed, insert};
+pub use insert::{FILLED, InsertReport, Placed, insert};
 pub use remarks::{Remark, attr_words, explain};
 pub use rule::{Rule, RuleSet};
 pub use view::ModuleView;

@@ -40,6 +40,9 @@ impl Pass for Grad {
         let norms = train_batch_norms(module, train, None)?;
         let mut rewriter = Rewriter::new(module);
         let gradients = backward(&mut rewriter, train, loss, &Gradients::of([&rules]))?;
+        if gradients.is_empty() {
+            return Err(nothing_to_train(&rewriter).into());
+        }
         for (global, gradient) in &gradients {
             let name = format!("{GRADIENT_PREFIX}{}", rewriter.str(rewriter.global(*global).name));
             rewriter.add_result(train, &name, *gradient, None);
@@ -52,6 +55,19 @@ impl Pass for Grad {
         }
         super::tidy(module, train);
         Ok(PassReport::counting([("gradients", gradients.len()), ("batch normalisations trained", norms)]))
+    }
+}
+
+/// Why there is no gradient at all.
+fn nothing_to_train(module: &Module) -> String {
+    let trainable: Vec<&str> =
+        module.globals().filter(|(_, g)| g.trainable).map(|(_, g)| module.str(g.name)).collect();
+    match trainable[..] {
+        [] => "there are no parameters to train: no layer of the network has float weights".to_owned(),
+        [first, ..] => format!(
+            "there is nothing to train: the loss depends on none of the {} parameters (such as @{first})",
+            trainable.len()
+        ),
     }
 }
 

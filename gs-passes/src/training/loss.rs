@@ -3,7 +3,7 @@
 use super::copy::copy_graph;
 use super::{FinalSoftmax, TRAIN, come_apart, derived_weights, detach, train_graph};
 use crate::manager::{Pass, PassContext, PassError, PassInfo, PassReport};
-use crate::passes::merge_equal_of;
+use crate::passes::{merge_equal_of, widen_weights};
 use gs_ir::registry::Traits;
 use gs_ir::{At, Attr, AttrSet, Dim, ElemType, GraphId, Module, OpKind, Phase, Rewriter, Type, ValueId};
 use rustc_hash::FxHashMap;
@@ -63,6 +63,7 @@ impl Pass for Loss {
         }
         let main = module.main().ok_or("the module has no graph")?;
         let output = self.output_of(module)?;
+        let widened = widen_weights(module);
         let detached = derived_weights(module, main);
         let apart = come_apart(module, main, &detached);
         detach(module, &detached);
@@ -84,7 +85,14 @@ impl Pass for Loss {
         // What the network computes once for each grid that reads it, a step computes once.
         let cheap = |m: &Module, op| m.op(op).graph == train && m.decl(op).traits.has(Traits::ELEMENTWISE);
         merge_equal_of(module, &cheap);
-        let mut report = PassReport::counting([("weights that are trained on their own", detached.len())]);
+        let mut report = PassReport::counting([
+            ("weights that are trained on their own", detached.len()),
+            ("weights made floats", widened),
+        ]);
+        if widened > 0 {
+            let (what, are) = if widened == 1 { ("weight", "is") } else { ("weights", "are") };
+            notes.push(format!("{widened} {what} stored as integers {are} trained as floats"));
+        }
         report.notes.extend(notes);
         Ok(report)
     }

@@ -6,6 +6,8 @@
 mod place;
 mod sites;
 
+pub use place::FILLED;
+
 use super::env::RuleEnv;
 use super::rule::{InsertRule, RuleSet};
 use gs_ir::{Module, OpId};

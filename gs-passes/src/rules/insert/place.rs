@@ -123,6 +123,9 @@ fn same_filler(module: &Module, rules: &[InsertRule], site: &Site, op: OpId) -> 
     module.op(op).kind == rules[site.rule].kind && *module.attrs_of(op) == site.attrs
 }
 
+/// The code of the error that a place is filled already, and differently.
+pub const FILLED: &str = "GS0662";
+
 fn filled(module: &Module, rules: &[InsertRule], site: &Site, op: OpId) -> Diagnostic {
     let rule = &rules[site.rule];
     let what = match site.filler {
@@ -132,7 +135,7 @@ fn filled(module: &Module, rules: &[InsertRule], site: &Site, op: OpId) -> Diagn
     };
     let message = format!("{} {what} already, and differently", value_name(module, site.value));
     let there = parameters(module.op_name(op), module.attrs_of(op));
-    let d = problem(rule, "GS0662", message).note(format!("there: {there}"));
+    let d = problem(rule, FILLED, message).note(format!("there: {there}"));
     d.note(format!("wanted: {}", describe(module, rules, site)))
         .help("`replace` at the end of the rule lets it be replaced")
 }
