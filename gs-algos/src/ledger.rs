@@ -13,6 +13,7 @@ pub use params::{ParamFate, ParamLine, Params};
 use gs_ir::registry::Traits;
 use gs_ir::{LedgerEntry, Module, OpId, Sym};
 use gs_passes::cost::multiply_adds;
+use gs_passes::grid::FLOAT_INPUT;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
@@ -195,6 +196,12 @@ fn explain(line: &mut Line, after: &Module, entry: &LedgerEntry) {
     line.reason = entry.reason.map_or_else(|| line.code.clone(), |r| after.str(r).to_owned());
 }
 
+/// Whether the first value that an operation reads was computed, and not in integers.
+fn reads_float(after: &Module, op: OpId) -> bool {
+    let data = after.op(op).operand(0).filter(|&v| after.as_global(v).is_none());
+    data.is_some_and(|v| after.producer(v).is_none_or(|p| after.op_name(p) != "dequantize"))
+}
+
 /// Fills in a line for an operation that a live one stands for.
 fn held(
     line: &mut Line,
@@ -228,6 +235,9 @@ fn held(
         line.reason = format!("{name} was not lowered to integers");
         if let Some(entry) = kept {
             explain(line, after, entry);
+        } else if reads_float(after, holder) {
+            line.code = FLOAT_INPUT.to_owned();
+            line.reason = "what it reads is in float".to_owned();
         }
     }
 }

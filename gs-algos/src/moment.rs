@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// When something begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a step (300), a part of the run (0.7) or `never` is expected")]
 pub enum Moment {
     /// After so many steps.
     Step(u64),

@@ -3,13 +3,15 @@
 //! A weight is seen whole at every step, so its quantiser uses the range that it has now. Activations are seen batch by
 //! batch: the range of the step before is used, then mixed with that of the batch (Jacob et al. 2018, section 3.1).
 
-use crate::observers::ObserverKind;
+use crate::observers::{KindError, ObserverKind};
 use gs_ir::{At, Attr, AttrSet, ElemType, GlobalId, Literal, Module, OpId, Rewriter, Role, ValueId};
 use gs_passes::grid::weight_only;
 use gs_passes::manager::PassError;
 use gs_passes::rules::build::constant;
 use gs_passes::training::train_graph;
 use rustc_hash::FxHashMap;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// Makes the ranges of `@train` follow what is seen; how many do. `decay` is the part of an activation's range that is
 /// kept at each step.
@@ -41,6 +43,16 @@ impl Following {
             _ => None,
         }
     }
+}
+
+/// Reads the observer of a configuration for training. A name that means nothing is answered with those that do there.
+pub(crate) fn following<'de, D: Deserializer<'de>>(from: D) -> Result<ObserverKind, D::Error> {
+    String::deserialize(from)?.parse().map_err(|e| match e {
+        KindError::UnknownKind { name } => D::Error::custom(format!(
+            "unknown observer `{name}`, expected `ema` or `minmax`, which follow training"
+        )),
+        other => D::Error::custom(other),
+    })
 }
 
 /// As [`observe`]; ranges of activations stay as they are where the truth value does not hold.

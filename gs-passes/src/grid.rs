@@ -58,6 +58,9 @@ pub const NOT_FOLDED: &str = "not-folded";
 /// The code of layers whose sums can leave the accumulator.
 pub const ACCUMULATOR: &str = "accumulator";
 
+/// The code of operations that could run in integers, but read a value in float.
+pub const FLOAT_INPUT: &str = "float-input";
+
 /// Every code that the ledger gives with an operation.
 pub const REASONS: &[ReasonDoc] = &[
     doc(
@@ -125,6 +128,11 @@ pub const REASONS: &[ReasonDoc] = &[
         "static",
         "it computed a shape that is known; the shape stands in the operation that reads it",
         "nothing",
+    ),
+    doc(
+        FLOAT_INPUT,
+        "nothing quantises what the operation reads",
+        "let the algorithm quantise activations too (`act_bits`), or see why what comes before stays in float",
     ),
     doc("float", "the operation was not lowered and nothing more is known", "please report this"),
 ];

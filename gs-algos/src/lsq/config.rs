@@ -27,6 +27,7 @@ pub struct LsqConfig {
     /// The learning rate of steps; that of the network where absent.
     pub step_lr: Option<f32>,
     /// How ranges that are not learned (of inputs, sums and outputs) are observed in training.
+    #[serde(deserialize_with = "crate::observe::following")]
     pub observer: ObserverKind,
     /// Layers that stay in float: exact source names, globs, or `op:kind`.
     pub exclude: Vec<String>,

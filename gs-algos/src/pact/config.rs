@@ -31,6 +31,7 @@ pub struct PactConfig {
     /// Whether the gradient of a clip is scaled by 1 / sqrt(n * highest code), as LSQ scales that of its steps.
     pub grad_scale: bool,
     /// How ranges that are not learned (of inputs, sums and outputs) are observed in training.
+    #[serde(deserialize_with = "crate::observe::following")]
     pub observer: ObserverKind,
     /// Layers that stay in float: exact source names, globs, or `op:kind`.
     pub exclude: Vec<String>,

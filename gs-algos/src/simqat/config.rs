@@ -22,6 +22,7 @@ pub struct SimQatConfig {
     /// absent.
     pub edge_bits: Option<u8>,
     /// How ranges of activations are observed in training; calibration has its own choice.
+    #[serde(deserialize_with = "crate::observe::following")]
     pub observer: ObserverKind,
     /// Steps before which quantisers pass on what they are given; ranges follow what is seen all the same.
     pub quant_delay: u64,

@@ -33,7 +33,8 @@ pub enum HardPhase {
 pub struct SlbConfig {
     /// The target, which decides placement.
     pub target: String,
-    /// Width of weights in bits, 1 to 4.
+    /// Width of weights in bits, 1 to 4; `weight_bits`, as other algorithms name it, means the same.
+    #[serde(alias = "weight_bits")]
     pub bits: u8,
     /// Width of activations, 2 to 8; 32 leaves them, and the first and last layers, in float.
     pub act_bits: u8,
@@ -60,6 +61,7 @@ pub struct SlbConfig {
     /// The learning rate of scales; that of the network where absent.
     pub scale_lr: Option<f32>,
     /// How ranges of activations are observed in training.
+    #[serde(deserialize_with = "crate::observe::following")]
     pub observer: ObserverKind,
     /// Layers that stay in float: exact source names, globs, or `op:kind`.
     pub exclude: Vec<String>,

@@ -109,7 +109,7 @@ pub(crate) static INFO: PassInfo = PassInfo {
     doc: "search weights of few bits among their levels (Yang et al. 2020)",
     options: &[
         ("target", "the target that decides placement (ort-cpu)"),
-        ("bits", "width of weights, 1 to 4 (2)"),
+        ("bits", "width of weights, 1 to 4; weight_bits means the same (2)"),
         (
             "act_bits",
             "width of activations, 2 to 8; 32: they and the first and last layers stay in float (32)",

@@ -179,7 +179,13 @@ impl PassRegistry {
 /// # Errors
 /// With the key and what was expected.
 pub fn read_options<T: DeserializeOwned>(options: &Map<String, Value>) -> Result<T, String> {
-    serde_json::from_value(Value::Object(options.clone())).map_err(|e| e.to_string())
+    serde_path_to_error::deserialize(Value::Object(options.clone())).map_err(|e| {
+        let path = e.path().to_string();
+        let what = e.into_inner().to_string();
+        // The text names an unknown key itself; nothing else of it says which option is wrong.
+        let named = matches!(path.as_str(), "." | "?") || what.contains(&format!("`{path}`"));
+        if named { what } else { format!("`{path}`: {what}") }
+    })
 }
 
 /// Why a pipeline was refused or stopped.
