@@ -5,7 +5,7 @@ use crate::cli::{ConvertArgs, FormArg};
 use crate::failure::{Failure, Outcome};
 use crate::report::{print_ledger, write_report};
 use crate::say::Words;
-use crate::{files, weights};
+use crate::{files, warn, weights};
 use gs_algos::algorithm::freeze_and_deploy;
 use gs_algos::deploy::{Form, to_integers};
 use gs_algos::ledger::{Ledger, name_operations};
@@ -59,7 +59,7 @@ pub fn run(args: &ConvertArgs) -> Outcome<()> {
     if args.format == FormArg::Qoperator {
         module = in_integers(&module, &target)?;
     }
-    report.notes.drain(..).for_each(|note| eprintln!("note: {note}"));
+    report.notes.drain(..).for_each(|note| warn!("note: {note}"));
     files::write(&module, &args.output, false)?;
     words.line(format_args!("wrote {}", args.output.display()));
     Ok(())

@@ -1,7 +1,7 @@
 //! Reading and writing networks, by suffix: `.onnx`, `.gsir`, and `-` for GSIR text on standard streams.
 
 use crate::failure::{Failure, Outcome};
-use crate::say;
+use crate::{say, warn};
 use gs_eval::Materializer;
 use gs_ir::{GlobalId, Module, OpId, Phase, Registry, Role, TensorData};
 use gs_onnx::{ExportError, ExportOptions, Materialise};
@@ -133,10 +133,10 @@ fn warn_of_opaque(path: &Path, module: &Module) {
     let opaque: Vec<_> = module.kept.iter().filter(|(_, e)| module.str(e.code) == "opaque").collect();
     for (node, entry) in opaque.iter().take(NAMED) {
         let reason = entry.reason.map_or("", |r| module.str(r));
-        eprintln!("warning: {}: node \"{}\" stays as it is: {reason}", path.display(), module.str(**node));
+        warn!("warning: {}: node \"{}\" stays as it is: {reason}", path.display(), module.str(**node));
     }
     if opaque.len() > NAMED {
-        eprintln!("warning: {}: {} more nodes stay as they are", path.display(), opaque.len() - NAMED);
+        warn!("warning: {}: {} more nodes stay as they are", path.display(), opaque.len() - NAMED);
     }
 }
 
@@ -149,7 +149,7 @@ fn warn_of_inputs(path: &Path, module: &Module) {
     }
     let named = inputs[..inputs.len().min(NAMED)].join(", ");
     let more = if inputs.len() > NAMED { ", ..." } else { "" };
-    eprintln!(
+    warn!(
         "warning: {}: {} weights are inputs too ({named}{more}), so a run may override them and no pass takes them for \
          constants; take them off the inputs of the graph if that is not meant",
         path.display(),
@@ -193,7 +193,7 @@ pub fn check_file(option: &str, path: &Path) -> Outcome<()> {
 pub fn write(module: &Module, path: &Path, brief: bool) -> Outcome<()> {
     let target = module.meta.target.as_deref().and_then(|name| gs_algos::targets::find(name).ok());
     if let Some(note) = opset_note(module, path, target.as_ref())? {
-        eprintln!("note: {note}");
+        warn!("note: {note}");
     }
     write_for(module, path, brief, target.as_ref())
 }
@@ -207,7 +207,7 @@ pub fn write_for(module: &Module, path: &Path, brief: bool, target: Option<&Targ
         Kind::Onnx => {
             let exported = gs_onnx::export(module, &versions(module, target)).map_err(no_version)?;
             if !exported.left_out.is_empty() {
-                eprintln!("warning: {}: ONNX has no place for {}", path.display(), exported.left_out);
+                warn!("warning: {}: ONNX has no place for {}", path.display(), exported.left_out);
             }
             let contents = &mut Contents { materializer: Materializer::new(module) };
             atomic_write(path, |out: &mut dyn Write| {

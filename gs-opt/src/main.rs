@@ -1,19 +1,18 @@
 //! The command-line tool; see the library part for what it is made of.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::Parser;
 use gs_opt::cli::{Cli, Command};
 use gs_opt::failure::Outcome;
-use gs_opt::{convert, eval, explain, groups, lookup, manual, passes, prune, quantize};
+use gs_opt::{convert, eval, explain, groups, lookup, manual, passes, prune, quantize, say, warn};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // clap itself answers wrong usage, with status 2.
     let cli = Cli::parse();
-    match run(&cli) {
+    match run(&cli).and_then(|()| say::ended()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            warn!("{failure}");
             ExitCode::from(failure.status)
         }
     }

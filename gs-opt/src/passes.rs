@@ -4,7 +4,7 @@ use crate::cli::{Engine, PassArgs, ShowArgs};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::source::Samples;
-use crate::{executor, files};
+use crate::{executor, files, say, warn};
 use gs_eval::DataSource;
 use gs_ir::Module;
 use gs_passes::manager::{Event, PassContext, PassManager, PassRegistry, Pipeline, Remark};
@@ -70,7 +70,7 @@ pub fn run(args: &PassArgs) -> Outcome<()> {
     let result = manager.run(&pipeline, &mut module, &mut context, &mut |event| show.event(event));
     progress.finish();
     for r in &remarks {
-        eprintln!("remark: {} \"{}\": {}", r.by, r.place, r.text);
+        warn!("remark: {} \"{}\": {}", r.by, r.place, r.text);
     }
     show.summary();
     if let Err(error) = result {
@@ -123,7 +123,7 @@ impl<'a> Show<'a> {
         match event {
             Event::Before { step, rest, module } => {
                 if wanted(&self.args.print_ir_before, &step.name) {
-                    eprintln!("// before {}\n{}", step.name, files::text(module, true));
+                    warn!("// before {}\n{}", step.name, files::text(module, true));
                 }
                 let keep = self.args.print_ir_changed || self.args.reproducer.is_some();
                 // The reproducer must be complete; for comparing, the text without weights does.
@@ -137,7 +137,7 @@ impl<'a> Show<'a> {
                     let _ = writeln!(self.counters, "  {:>8}  {}: {name}", count, step.name);
                 }
                 for note in &report.notes {
-                    eprintln!("note: {}: {note}", step.name);
+                    warn!("note: {}: {note}", step.name);
                 }
                 self.print_after(&step.name, module);
                 if let Some(dir) = &self.args.dump_dir {
@@ -155,9 +155,9 @@ impl<'a> Show<'a> {
         }
         let text = files::text(module, true);
         if print || self.before.as_ref().is_some_and(|b| *b != text) {
-            eprintln!("// after {name}\n{text}");
+            warn!("// after {name}\n{text}");
         } else {
-            eprintln!("// after {name}: unchanged");
+            warn!("// after {name}: unchanged");
         }
     }
 
@@ -172,15 +172,15 @@ impl<'a> Show<'a> {
     fn summary(&self) {
         if self.args.timing {
             let total: Duration = self.times.iter().map(|t| t.1).sum();
-            eprintln!("time of each pass");
+            warn!("time of each pass");
             for (name, time) in &self.times {
                 let share = 100.0 * time.as_secs_f64() / total.as_secs_f64().max(1e-9);
-                eprintln!("  {:>10.3} ms {share:>5.1} %  {name}", time.as_secs_f64() * 1e3);
+                warn!("  {:>10.3} ms {share:>5.1} %  {name}", time.as_secs_f64() * 1e3);
             }
-            eprintln!("  {:>10.3} ms 100.0 %  total", total.as_secs_f64() * 1e3);
+            warn!("  {:>10.3} ms 100.0 %  total", total.as_secs_f64() * 1e3);
         }
         if self.args.statistics {
-            eprint!("counters\n{}", self.counters);
+            say::write_err(format_args!("counters\n{}", self.counters));
         }
     }
 

@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::report::{print_ledger, write_report};
 use crate::say::Words;
 use crate::source::Samples;
-use crate::{executor, files};
+use crate::{executor, files, warn};
 use gs_algos::deploy::Lowering;
 use gs_algos::ledger::{Ledger, name_operations};
 use gs_eval::{DataSource, Executor, Tensor};
@@ -85,7 +85,7 @@ pub fn run(args: &QuantizeArgs) -> Outcome<()> {
     report.notes.extend(files::opset_note(&integers, &args.output, target)?);
 
     for note in &report.notes {
-        eprintln!("note: {note}");
+        warn!("note: {note}");
     }
     let documents = to_stdout(&args.output) || args.report.as_deref().is_some_and(to_stdout);
     let words = if documents { Words::Err } else { Words::Out };
@@ -153,7 +153,7 @@ fn instrument(
 
 fn print_remarks(remarks: &[Remark]) {
     for r in remarks {
-        eprintln!("remark: {} \"{}\": {}", r.by, r.place, r.text);
+        warn!("remark: {} \"{}\": {}", r.by, r.place, r.text);
     }
 }
 

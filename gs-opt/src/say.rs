@@ -1,15 +1,39 @@
-//! Writing to standard output. A reader that closes the pipe early (`gs-opt ops | head`) ends the program quietly.
+//! Writing to standard output and standard error. What is said to people never ends the work: a reader that goes away
+//! early (`gs-opt train ... | head`) hears no more, and output that cannot be written otherwise (a full disk) is told
+//! at the end, when what was asked for is done.
 
 use crate::failure::{Failure, Outcome};
 use std::fmt;
 use std::io::{self, BufWriter, Write};
+use std::sync::OnceLock;
+
+/// The first error of standard output that is none of its reader's wishes.
+static FAILED: OnceLock<io::Error> = OnceLock::new();
 
 /// Writes text to standard output.
 pub fn write(text: fmt::Arguments<'_>) {
-    let result = io::stdout().lock().write_fmt(text);
-    if let Err(failure) = outcome(result) {
-        eprintln!("{failure}");
-        std::process::exit(i32::from(failure.status));
+    keep(io::stdout().lock().write_fmt(text));
+}
+
+/// Writes text to standard error. Where that cannot be done there is nobody left to tell.
+pub fn write_err(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().lock().write_fmt(text);
+}
+
+/// Whether all was written that was said; asked at the end.
+///
+/// # Errors
+/// The first error of standard output. A reader that has gone away is none.
+pub fn ended() -> Outcome<()> {
+    keep(io::stdout().flush());
+    FAILED.get().map_or(Ok(()), |e| Err(Failure::new(format!("standard output: {e}"))))
+}
+
+fn keep(result: io::Result<()>) {
+    if let Err(e) = result
+        && e.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = FAILED.set(e);
     }
 }
 
@@ -27,7 +51,7 @@ impl Words {
     pub fn line(self, text: fmt::Arguments<'_>) {
         match self {
             Words::Out => write(format_args!("{text}\n")),
-            Words::Err => eprintln!("{text}"),
+            Words::Err => write_err(format_args!("{text}\n")),
         }
     }
 }
@@ -35,18 +59,13 @@ impl Words {
 /// Writes a whole document to standard output.
 ///
 /// # Errors
-/// Those of `write`, of standard output.
+/// Those of `write`, of standard output. A reader that has gone away wants no more of it, which is none.
 pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     // What is left in the buffer would be written, and its error lost, when it is dropped.
-    outcome(write(&mut out).and_then(|()| out.flush()))
-}
-
-fn outcome(result: io::Result<()>) -> Outcome<()> {
-    match result {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => Err(Failure::new(format!("standard output: {e}"))),
-        Ok(()) => Ok(()),
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(format!("standard output: {e}"))),
+        _ => Ok(()),
     }
 }
 
@@ -63,5 +82,13 @@ macro_rules! say {
 macro_rules! say_part {
     ($($arg:tt)*) => {
         $crate::say::write(format_args!($($arg)*))
+    };
+}
+
+/// Writes a line to standard error.
+#[macro_export]
+macro_rules! warn {
+    ($($arg:tt)*) => {
+        $crate::say::write_err(format_args!("{}\n", format_args!($($arg)*)))
     };
 }

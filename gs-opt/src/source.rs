@@ -3,6 +3,7 @@
 use crate::cli::PreprocessArgs;
 use crate::data::{DType, Dataset, NamedArray, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
+use crate::warn;
 use gs_eval::{DataError, DataSource, Field, Tensor};
 use gs_ir::{Dim, ElemType, Literal, Module};
 use std::ops::Range;
@@ -29,7 +30,7 @@ impl Samples {
     ) -> Outcome<Self> {
         let (samples, guessed) = Self::quietly(spec, limit, preprocess, module)?;
         if guessed {
-            eprintln!(
+            warn!(
                 "note: neither options nor the model's metadata say how pixels are normalised; they become pixel/255 \
                  (--mean and --std, or --raw255, say otherwise)"
             );

@@ -57,6 +57,13 @@ pub fn start(folder: &Path, args: &[&str]) -> Child {
     command.spawn().expect("gs-opt starts")
 }
 
+/// Starts the tool in a folder; what it says is kept.
+pub fn start_heard(folder: &Path, args: &[&str]) -> Child {
+    let mut command = Command::new(binary());
+    command.args(args).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("gs-opt starts")
+}
+
 /// Runs the tool in a folder with something on its standard input.
 pub fn gs_opt_with_input(folder: &Path, args: &[&str], input: &str) -> Ended {
     let mut command = Command::new(binary());
@@ -80,8 +87,16 @@ pub fn gs_opt_with_input(folder: &Path, args: &[&str], input: &str) -> Ended {
 pub fn gs_opt_without_reader(folder: &Path, args: &[&str]) -> Ended {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
+    gs_opt_with(folder, args, |command| {
+        command.stdout(writer);
+    })
+}
+
+/// Runs the tool with other streams than pipes, which `set` chooses.
+pub fn gs_opt_with(folder: &Path, args: &[&str], set: impl FnOnce(&mut Command)) -> Ended {
     let mut command = Command::new(binary());
-    command.args(args).current_dir(folder).stdout(writer).stderr(Stdio::piped());
+    command.args(args).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    set(&mut command);
     Ended::of(command.spawn().and_then(|c| c.wait_with_output()).expect("gs-opt runs"))
 }
 

@@ -1,7 +1,8 @@
 //! What is written, and where: files of one's own stay, what cannot be written is told.
 
 use crate::harness::{
-    data, folder, gs_opt, gs_opt_with_input, gs_opt_without_reader, network, put, refuses, succeeds,
+    data, folder, gs_opt, gs_opt_with, gs_opt_with_input, gs_opt_without_reader, network, put, refuses,
+    succeeds,
 };
 use std::fs;
 use std::path::Path;
@@ -88,6 +89,63 @@ fn a_reader_that_goes_away() {
     for args in [&["ops"][..], &["net.gsir"], &["rules", "--json"], &["man"], &["completions", "bash"]] {
         let ended = gs_opt_without_reader(folder.path(), args);
         assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+/// What was asked for is done, whether or not anybody listens.
+#[test]
+fn a_reader_that_goes_away_ends_no_work() {
+    let folder = folder();
+    let dir = folder.path();
+    let done = |args: &[&str], file: &str| {
+        let ended = gs_opt_without_reader(dir, args);
+        assert_eq!(ended.status, Some(0), "{args:?}: {}", ended.stderr);
+        assert!(dir.join(file).exists(), "{args:?} wrote no {file}");
+    };
+    put(dir, "small.gsir", include_str!("../../../tests/networks/small.gsir"));
+    let run = ["--data", "shapes:train:64", "--batch", "32", "-o", "run", "--algorithm", "simqat"];
+    done(&[&["train", "small.gsir", "--val", "shapes:test:32"], &run[..]].concat(), "run/trained.gsir");
+    done(&["convert", "run", "-o", "a.onnx", "--report", "a.json"], "a.onnx");
+    done(&["convert", "run", "-o", "b.onnx", "--report", "-"], "b.onnx");
+    done(&["quantize", "net.gsir", "--data", "npz:good.npz", "-o", "c.onnx"], "c.onnx");
+    done(&["quantize", "net.gsir", "--data", "npz:good.npz", "-o", "d.onnx", "--report", "-"], "d.onnx");
+    done(&["eval", "net.gsir", "--data", "npz:good.npz", "--outputs", "e.npz"], "e.npz");
+    done(&["net.gsir", "--pass=dce", "-o", "f.gsir"], "f.gsir");
+}
+
+/// A full disk behind standard output is told when the work is done; behind standard error there is nobody to tell.
+#[test]
+fn streams_that_cannot_be_written() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    if full().is_err() {
+        return;
+    }
+    let folder = folder();
+    let dir = folder.path();
+    let out = |args: &[&str]| gs_opt_with(dir, args, |c| _ = c.stdout(full().expect("a device")));
+    for args in
+        [&["ops"][..], &["net.gsir"], &["algos"], &["man"], &["eval", "net.gsir", "--data", "npz:good.npz"]]
+    {
+        let ended = out(args);
+        assert_eq!(ended.status, Some(1), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("standard output: No space left"), "{args:?}: {}", ended.stderr);
+    }
+    let quantize = ["quantize", "net.gsir", "--data", "npz:good.npz", "-o", "q.onnx"];
+    assert_eq!(out(&quantize).status, Some(1));
+    assert!(dir.join("q.onnx").exists());
+    let err = |args: &[&str]| gs_opt_with(dir, args, |c| _ = c.stderr(full().expect("a device")));
+    let passes =
+        ["net.gsir", "--pass=dce,simqat", "--statistics", "--timing", "--print-ir-after=all", "--remarks"];
+    for (args, status) in [
+        (&["absent.gsir"][..], 1),
+        (&["ops", "absent"], 1),
+        (&["net.gsir", "--no-such-option"], 2),
+        (&["train", "absent.onnx", "--data", "npz:good.npz", "-o", "z"], 1),
+        (&["eval", "net.gsir", "--data", "shapes:test:8"], 1),
+        (&passes, 0),
+        (&["quantize", "net.gsir", "--data", "npz:good.npz", "-o", "-"], 0),
+    ] {
+        assert_eq!(err(args).status, Some(status), "{args:?}");
     }
 }
 
