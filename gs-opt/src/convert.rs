@@ -3,12 +3,12 @@
 use crate::algorithms;
 use crate::cli::{ConvertArgs, FormArg};
 use crate::failure::{Failure, Outcome};
-use crate::report::{print_ledger, write_report};
+use crate::report::{print_coverage, print_ledger, write_report};
 use crate::say::Words;
 use crate::{files, warn, weights};
 use gs_algos::algorithm::freeze_and_deploy;
 use gs_algos::deploy::{Form, to_integers};
-use gs_algos::ledger::{Ledger, name_operations};
+use gs_algos::ledger::{Fate, Ledger, name_operations};
 use gs_ir::{Module, Phase};
 use gs_passes::manager::{PassContext, PassReport};
 use gs_passes::training::drop_training;
@@ -21,6 +21,9 @@ pub const TRAINED: &str = "trained.gsir";
 /// The network that a run began with, without its weights.
 pub const BEGAN_WITH: &str = "network.gsir";
 
+/// The checkpoint of a run.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+
 /// The target of networks that name none.
 const DEFAULT_TARGET: &str = "ort-cpu";
 
@@ -30,16 +33,19 @@ const DEFAULT_TARGET: &str = "ort-cpu";
 /// A folder without a trained network, weights that do not fit, or a network that cannot be converted.
 pub fn run(args: &ConvertArgs) -> Outcome<()> {
     check(args)?;
-    let path = if args.trained.is_dir() { args.trained.join(TRAINED) } else { args.trained.clone() };
-    let before = match &args.report {
-        Some(_) => Some(files::read(&before(args)?)?),
-        None => None,
+    let path = trained(args)?;
+    let before = match (&args.report, before(args)) {
+        (Some(_), path) => Some(files::read(&path?)?),
+        // Without a report a share is said, for which the converted network will do too.
+        (None, path) => path.ok().and_then(|p| files::read(&p).ok()),
     };
     let mut module = files::read(&path)?;
     if let Some(path) = &args.weights {
         drop_training(&mut module);
         weights::load(&mut module, path)?;
     }
+    weights::check_finite(&module, &path)?;
+    let compressed = module.meta.algorithm.is_some() || Phase::of(&module) != Phase::Float;
     let mut report = converted(&mut module)?;
     let target = module.meta.target.clone().unwrap_or_else(|| DEFAULT_TARGET.to_owned());
     let words = if files::Kind::is_stream(&args.output) || streams(args.report.as_deref()) {
@@ -47,13 +53,19 @@ pub fn run(args: &ConvertArgs) -> Outcome<()> {
     } else {
         Words::Out
     };
-    if let Some(mut before) = before {
+    if args.report.is_some() || compressed {
+        let mut after = module.clone();
+        name_operations(&mut after);
+        let mut before = before.unwrap_or_else(|| after.clone());
         name_operations(&mut before);
-        let integers = in_integers(&module, &target)?;
-        let ledger = Ledger::of(&before, &integers);
-        print_ledger(&ledger, words);
-        if let Some(path) = &args.report {
-            write_report(path, &ledger, &report, json!({}))?;
+        let ledger = Ledger::of(&before, &in_integers(&after, &target)?);
+        match &args.report {
+            None => print_coverage(&ledger, words),
+            Some(path) => {
+                check_origin(args, &ledger)?;
+                print_ledger(&ledger, words);
+                write_report(path, &ledger, &report, json!({}))?;
+            }
         }
     }
     if args.format == FormArg::Qoperator {
@@ -85,6 +97,46 @@ fn check(args: &ConvertArgs) -> Outcome<()> {
         output::check(report)?;
     }
     Ok(())
+}
+
+/// The file of the trained network.
+fn trained(args: &ConvertArgs) -> Outcome<PathBuf> {
+    let given = &args.trained;
+    if files::Kind::is_stream(given) || given.is_file() {
+        return Ok(given.clone());
+    }
+    let (folder, path) = (given.display(), given.join(TRAINED));
+    if !given.exists() {
+        return Err(Failure::new(format!("{folder}: there is no such run, and no such file"))
+            .help("name the folder of a training run (`train ... -o DIR`), or the trained network"));
+    }
+    if given.is_dir() && !path.exists() {
+        let failure = if given.join(CHECKPOINT).exists() {
+            Failure::new(format!("{folder}: the run in it is not finished: there is no {TRAINED} yet"))
+                .help("the command that began it goes on with --resume")
+        } else {
+            Failure::new(format!("{folder}: there is no training run in it: no {TRAINED}"))
+                .help("name the folder that `train` was given with -o")
+        };
+        return Err(failure);
+    }
+    Ok(if given.is_dir() { path } else { given.clone() })
+}
+
+/// Whether the network that the report is to compare with is the one that the trained one was made of.
+fn check_origin(args: &ConvertArgs, ledger: &Ledger) -> Outcome<()> {
+    let Some(path) = &args.float else { return Ok(()) };
+    let (lost, all) = (ledger.count(Fate::Lost), ledger.lines.len());
+    if lost * 2 <= all {
+        return Ok(());
+    }
+    let first = ledger.lines.iter().find(|l| l.fate == Fate::Lost).map_or("", |l| l.name.as_str());
+    Err(Failure::new(format!(
+        "--float {}: the trained network was made of another one: it knows nothing of {lost} of {all} operations, \
+         such as \"{first}\"",
+        path.display()
+    ))
+    .help("name the network that `train` was given; a run keeps it, without weights, so that --float is not needed"))
 }
 
 /// The network that the report compares with.

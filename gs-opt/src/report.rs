@@ -31,13 +31,18 @@ pub fn print_ledger(ledger: &Ledger, words: Words) {
     for line in ledger.lines.iter().filter(|l| matches!(l.fate, Fate::Kept | Fate::Lost)) {
         words.line(format_args!("  kept: {} \"{}\": {}", line.op, line.name, line.reason));
     }
+    print_coverage(ledger, words);
+    print_parameters(&ledger.params, words);
+}
+
+/// Says how much of a network runs in integers.
+pub fn print_coverage(ledger: &Ledger, words: Words) {
     words.line(format_args!(
         "multiply-adds in integers: {:.2} %  ({} of {})",
         100.0 * ledger.coverage(),
         ledger.integer_multiply_adds,
         ledger.multiply_adds
     ));
-    print_parameters(&ledger.params, words);
 }
 
 fn print_parameters(params: &Params, out: Words) {

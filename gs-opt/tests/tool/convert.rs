@@ -93,6 +93,107 @@ fn write(dir: &Path, name: &str, entries: &[Entry]) {
     fs::write(dir.join(name), bytes).expect("a file");
 }
 
+/// What training left is no number: that is not deployed, whether it comes from elsewhere or from here.
+#[test]
+fn weights_that_are_no_numbers() {
+    let folder = trained();
+    let dir = folder.path();
+    let mut module = gs_opt::files::read(&dir.join("run/trained.gsir")).expect("the trained network");
+    gs_passes::training::drop_training(&mut module);
+    let entries = weights(&module);
+    for (value, said) in [(f32::NAN, "number 3 is NaN"), (f32::INFINITY, "number 3 is inf")] {
+        let mut astray = entries.clone();
+        let w2 = astray.iter_mut().find(|e| e.0 == "w2").expect("a weight");
+        w2.3[12..16].copy_from_slice(&value.to_le_bytes());
+        write(dir, "astray.safetensors", &astray);
+        let args = ["convert", "run", "--weights", "astray.safetensors", "-o", "out.onnx"];
+        refuses(dir, &args, &["astray.safetensors", "`w2` holds 1 of 1152 numbers", said, "diverged"]);
+    }
+    let astray = "param @c3 : f32[10] = dense(0.0, nan, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)";
+    put(dir, "float.gsir", NETWORK.replace("param @c3 : f32[10] = splat(0.0)", astray));
+    let words = ["float.gsir", "`c3` holds 1 of 10 numbers", "number 1 is NaN"];
+    refuses(dir, &["convert", "float.gsir", "-o", "out.onnx"], &words);
+    // A constant may hold infinities by nature.
+    let mask =
+        "const @mask : f32[10] = dense(0.0, -inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)\ngraph @main";
+    let masked = NETWORK.replace("graph @main", mask);
+    let masked =
+        masked.replace("  return %7", "  %8 = add(%7, @mask) : f32[N, 10] from \"mask\"\n  return %8");
+    put(dir, "mask.gsir", masked);
+    succeeds(dir, &["convert", "mask.gsir", "-o", "out.onnx"]);
+    succeeds(dir, &["convert", "mask.gsir", "--weights", "mask.gsir", "-o", "out.onnx"]);
+}
+
+/// What a network was made of, and whether its training is over, is said where it matters.
+#[test]
+fn runs_that_cannot_be_converted() {
+    let folder = trained();
+    let dir = folder.path();
+    fs::create_dir(dir.join("empty")).expect("a folder");
+    refuses(dir, &["convert", "absent", "-o", "a.onnx"], &["absent: there is no such run"]);
+    refuses(
+        dir,
+        &["convert", "absent", "-o", "a.onnx", "--report", "r.json"],
+        &["absent: there is no such run"],
+    );
+    refuses(dir, &["convert", "absent.gsir", "-o", "a.onnx"], &["absent.gsir: there is no such run"]);
+    refuses(dir, &["convert", "empty", "-o", "a.onnx"], &["empty: there is no training run in it"]);
+    let renamed = ["conv1", "bn1", "relu1", "conv2", "relu2", "pool", "flat", "fc"]
+        .iter()
+        .fold(NETWORK.to_owned(), |text, name| {
+            text.replace(&format!("from \"{name}\""), &format!("from \"my_{name}\""))
+        });
+    put(dir, "other.gsir", renamed);
+    let other = ["convert", "run", "-o", "a.onnx", "--report", "r.json", "--float", "other.gsir"];
+    refuses(dir, &other, &["--float other.gsir", "another one", "8 of 8 operations", "my_conv1"]);
+}
+
+/// How much runs in integers is said with a report and without, and why where nothing does.
+#[test]
+fn coverage_is_said() {
+    let folder = trained();
+    let dir = folder.path();
+    let line =
+        |said: &str| said.lines().find(|l| l.starts_with("multiply-adds in integers: ")).map(str::to_owned);
+    let with = succeeds(dir, &["convert", "run", "-o", "a.onnx", "--report", "a.json"]);
+    let without = succeeds(dir, &["convert", "run", "-o", "b.onnx"]);
+    assert_eq!(without.lines().count(), 2, "{without}");
+    assert!(line(&with).is_some() && line(&with) == line(&without), "{with}\n{without}");
+    let args = [
+        "train",
+        "net.gsir",
+        "--data",
+        "shapes:train:64",
+        "--batch",
+        "32",
+        "-o",
+        "slb",
+        "--algorithm",
+        "slb{act_bits=32}",
+    ];
+    succeeds(dir, &args);
+    let with = succeeds(dir, &["convert", "slb", "-o", "c.onnx", "--report", "c.json"]);
+    let without = succeeds(dir, &["convert", "slb", "-o", "d.onnx"]);
+    assert!(with.contains("kept: conv \"conv2\": what it reads is in float"), "{with}");
+    assert!(
+        line(&with).is_some_and(|l| l.contains(" 0.00 %")) && line(&with) == line(&without),
+        "{with}\n{without}"
+    );
+    succeeds(dir, &["explain", "float-input"]);
+    // Text may leave the names of operations out.
+    let bare: String =
+        NETWORK.lines().map(|l| format!("{}\n", l.split(" from ").next().unwrap_or(l))).collect();
+    put(dir, "bare.gsir", bare);
+    let args =
+        ["train", "bare.gsir", "--data", "shapes:train:64", "--batch", "32", "-o", "bare", "--algorithm"];
+    succeeds(dir, &[&args[..], &["simqat"]].concat());
+    let with = succeeds(dir, &["convert", "bare", "-o", "e.onnx", "--report", "e.json"]);
+    let without = succeeds(dir, &["convert", "bare", "-o", "f.onnx"]);
+    let alone = succeeds(dir, &["convert", "bare/trained.gsir", "-o", "g.onnx"]);
+    assert!(line(&with).is_some_and(|l| l.contains(" 100.00 %")) && line(&with) == line(&without), "{with}");
+    assert!(line(&alone).is_some_and(|l| l.contains(" 100.00 %")), "{alone}");
+}
+
 #[test]
 fn weights_trained_elsewhere() {
     let folder = trained();
@@ -141,4 +242,10 @@ fn weights_trained_elsewhere() {
     put(dir, "none.safetensors", b"\x09\0\0");
     refuses(dir, &convert("none.safetensors", "out.gsir"), &["none.safetensors", "no safetensors file"]);
     refuses(dir, &convert("absent.safetensors", "out.gsir"), &["absent.safetensors"]);
+    // Our own trained network is a source of weights too.
+    succeeds(dir, &convert("run/trained.gsir", "there.gsir"));
+    assert!(without("there.gsir") == without("here.gsir"));
+    assert!(of("there.gsir.safetensors") == of("here.gsir.safetensors"));
+    put(dir, "other.gsir", NETWORK.replace("@w2", "@other"));
+    refuses(dir, &convert("other.gsir", "out.gsir"), &["other.gsir", "it lacks", "`w2`"]);
 }
