@@ -1,7 +1,9 @@
 //! The command line: what can be asked, in clap's terms.
 
 use crate::data::FORMS;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Arg, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 use std::path::PathBuf;
 
 /// Makes neural networks smaller and faster: a compiler of rewrite passes over ONNX and GSIR files.
@@ -13,7 +15,7 @@ use std::path::PathBuf;
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     after_help = "Files are ONNX (.onnx) or GSIR text (.gsir), by suffix; `-` is GSIR text on standard input or output.\n\
-        Exit status: 0 fine, 1 the input or the request was wrong, 2 wrong usage."
+        Exit status: 0 fine, 1 the input or the request was wrong, 2 wrong usage, 130 stopped with Ctrl-C."
 )]
 pub struct Cli {
     /// What to do; without a word, run passes over a file.
@@ -22,6 +24,25 @@ pub struct Cli {
     /// Running passes over a file.
     #[command(flatten)]
     pub passes: PassArgs,
+}
+
+/// The command line as it is parsed.
+pub fn command() -> ClapCommand {
+    taking_negative(Cli::command())
+}
+
+/// Reads the command line of the process; clap itself answers wrong usage, with status 2.
+pub fn parse() -> Cli {
+    let mut command = command();
+    let matches = command.clone().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut command).exit())
+}
+
+/// A negative number after an option is its value, about which there is more to say than that it is no option.
+fn taking_negative(command: ClapCommand) -> ClapCommand {
+    let option = |arg: &Arg| arg.get_long().is_some() && arg.get_action().takes_values();
+    let one = |arg: Arg| if option(&arg) { arg.allow_negative_numbers(true) } else { arg };
+    command.mut_args(one).mut_subcommands(taking_negative)
 }
 
 /// The sub-commands.
@@ -38,6 +59,13 @@ pub enum Command {
     /// Train a network, with a compression algorithm or without.
     #[cfg(feature = "runtime")]
     Train(TrainArgs),
+    /// (This program was built without training.)
+    #[cfg(not(feature = "runtime"))]
+    Train {
+        /// What it would be asked.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        args: Vec<std::ffi::OsString>,
+    },
     /// Make the network to deploy of one that was trained.
     Convert(ConvertArgs),
     /// List the passes that pipelines may name.
@@ -46,8 +74,8 @@ pub enum Command {
     Ops(LookupArgs),
     /// List the shipped rewrite rules, or what rules may call.
     Rules(RulesArgs),
-    /// List the algorithms.
-    Algos,
+    /// List the algorithms, or the options of some.
+    Algos(LookupArgs),
     /// List the targets.
     Targets(LookupArgs),
     /// Explain a reason code of the ledger.
@@ -289,35 +317,35 @@ pub struct TrainArgs {
     /// Rounds over the samples.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub epochs: usize,
-    /// Samples of a step.
+    /// Samples of a step; 1 where the network takes one at a time (`--batch 1`).
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub batch: usize,
     /// Learning rate.
-    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    #[arg(long, value_name = "X", default_value_t = 0.01, value_parser = not_negative)]
     pub lr: f32,
     /// How the learning rate changes over the run.
     #[arg(long, value_enum, default_value_t = ScheduleArg::Cosine)]
     pub schedule: ScheduleArg,
     /// Steps over which the learning rate rises at first.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     pub warmup: i64,
     /// Epochs after which the learning rate changes, for --schedule step and milestones.
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     pub milestones: Vec<f64>,
     /// What it is multiplied by then.
-    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = above_zero)]
     pub gamma: f32,
     /// How parameters are changed.
     #[arg(long, value_enum, default_value_t = OptimiserArg::Sgd)]
     pub optimiser: OptimiserArg,
     /// Momentum of SGD.
-    #[arg(long, value_name = "X", default_value_t = 0.9)]
+    #[arg(long, value_name = "X", default_value_t = 0.9, value_parser = below_one)]
     pub momentum: f32,
     /// Decay of the weights of layers.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = not_negative)]
     pub weight_decay: f32,
     /// Part of the target that is spread over all classes.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = below_one)]
     pub label_smoothing: f32,
     /// Move pictures by up to N pixels either way.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -337,7 +365,7 @@ pub struct TrainArgs {
     /// Threads (all processors). Their number does not change the result.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// The folder for checkpoint, log and trained network.
+    /// The folder for checkpoint, log and trained network: a new one, or one without such files.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
     /// Go on with the run in the folder.
@@ -379,7 +407,8 @@ pub enum ScheduleArg {
 pub struct ConvertArgs {
     /// The folder of a training run, or the trained network.
     pub trained: PathBuf,
-    /// Take the weights from here: they were trained elsewhere, under the names of the network's globals.
+    /// Take the weights from here: they were trained elsewhere, under the names of the network's globals. Needed is each
+    /// that is param or state and that the graph reads, ranges too. Of a .gsir what is needed is taken.
     #[arg(long, value_name = "X.safetensors")]
     pub weights: Option<PathBuf>,
     /// How integers are written.
@@ -444,4 +473,28 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("at least 1 is needed".to_owned()),
         other => other.map_err(|e: std::num::ParseIntError| e.to_string()),
     }
+}
+
+/// A finite number of which something holds.
+#[cfg(feature = "runtime")]
+fn number(text: &str, holds: fn(f32) -> bool, expected: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| x.is_finite() && holds(*x))
+        .ok_or_else(|| format!("{expected} is expected"))
+}
+
+#[cfg(feature = "runtime")]
+fn not_negative(text: &str) -> Result<f32, String> {
+    number(text, |x| x >= 0.0, "a number of 0 or more")
+}
+
+#[cfg(feature = "runtime")]
+fn above_zero(text: &str) -> Result<f32, String> {
+    number(text, |x| x > 0.0, "a number above 0")
+}
+
+#[cfg(feature = "runtime")]
+fn below_one(text: &str) -> Result<f32, String> {
+    number(text, |x| (0.0..1.0).contains(&x), "a number of 0 or more and below 1")
 }

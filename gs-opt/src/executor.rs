@@ -2,6 +2,7 @@
 
 use crate::cli::{Engine, RunningArgs};
 use crate::failure::{Failure, Outcome};
+use crate::words::counted;
 use gs_eval::{Arithmetic, Evaluator, Executor};
 use gs_ir::{Module, Phase};
 #[cfg(feature = "runtime")]
@@ -23,14 +24,39 @@ pub fn name(engine: Engine) -> &'static str {
     }
 }
 
+/// Threads for each processor that are started at most: more of them only wait for each other.
+const THREADS_EACH: usize = 4;
+
+/// Threads that are started anywhere, so that what is found with many can be looked at on a small machine.
+const THREADS_ANYWHERE: usize = 64;
+
+/// Whether so many threads make sense.
+///
+/// # Errors
+/// None, or far more than there are processors.
+pub fn check_threads(threads: Option<usize>) -> Outcome<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    if threads == 0 {
+        return Err(Failure::usage("--threads 0: at least one thread is needed"));
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = processors.saturating_mul(THREADS_EACH).max(THREADS_ANYWHERE);
+    if threads > most {
+        return Err(Failure::usage(format!(
+            "--threads {threads}: at most {most} are started here, where {} can run at once",
+            counted(processors as u64, "thread")
+        ))
+        .help("leave the option out to use all processors"));
+    }
+    Ok(())
+}
+
 /// The executor asked for, with so many threads (all processors where none is given).
 ///
 /// # Errors
 /// No threads, or none that the operating system starts.
 pub fn make(engine: Engine, running: RunningArgs) -> Outcome<Box<dyn Executor>> {
-    if running.threads == Some(0) {
-        return Err(Failure::usage("--threads 0: at least one thread is needed"));
-    }
+    check_threads(running.threads)?;
     Ok(match engine {
         #[cfg(feature = "runtime")]
         Engine::Fast => Box::new(Runtime::new(running.threads)?.with_limits(MAX_ELEMENTS, running.max_steps)),

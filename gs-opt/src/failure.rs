@@ -11,9 +11,12 @@ pub struct Failure {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
-    /// The exit status: 1 the input or the request, 2 usage.
+    /// The exit status: 1 the input or the request, 2 usage, [`STOPPED`].
     pub status: u8,
 }
+
+/// The exit status of a run that was stopped with Ctrl-C, as shells have it.
+pub const STOPPED: u8 = 130;
 
 /// A result of the tool's parts.
 pub type Outcome<T> = Result<T, Failure>;
@@ -29,6 +32,11 @@ impl Failure {
         Self { message: message.into(), help: None, status: 2 }
     }
 
+    /// The user has stopped it, which is no error.
+    pub fn stopped(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, status: STOPPED }
+    }
+
     /// Adds what to do.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -38,8 +46,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Rendered diagnostics begin with their own `error`.
-        let prefix = if self.message.starts_with("error") { "" } else { "error: " };
+        // Rendered diagnostics begin with their own `error`; what was stopped is none.
+        let own = self.status == STOPPED || self.message.starts_with("error");
+        let prefix = if own { "" } else { "error: " };
         write!(f, "{prefix}{}", self.message.trim_end())?;
         match &self.help {
             Some(help) => write!(f, "\n  help: {help}"),

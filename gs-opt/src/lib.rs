@@ -26,3 +26,4 @@ pub mod source;
 #[cfg(feature = "runtime")]
 pub mod train;
 pub mod weights;
+pub mod words;

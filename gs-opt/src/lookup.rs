@@ -13,6 +13,9 @@ use gs_text::gsr::{self, RuleFile, Strictness};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// Names that are listed where none is close to the one asked for.
+const FEW: usize = 12;
+
 /// One thing that can be looked up: its name, one line about it, and everything about it.
 struct Item {
     name: String,
@@ -169,11 +172,21 @@ fn functions() -> Vec<Item> {
     gs_algos::rules::functions().iter().map(item).collect()
 }
 
-/// Lists algorithms.
-pub fn algos() {
-    for a in gs_algos::algorithm::ALGORITHMS {
-        say!("{:<20} {}", a.name, a.doc);
-    }
+/// Lists algorithms. Each is a pass too, which has its options.
+///
+/// # Errors
+/// A name that is not there.
+pub fn algos(args: &LookupArgs) -> Outcome<()> {
+    let registry = registry();
+    let item = |a: &gs_algos::algorithm::AlgorithmInfo| {
+        let options = registry.iter().find(|i| i.name == a.name).map_or(&[][..], |i| i.options);
+        let lines: Vec<String> = options.iter().map(|(n, d)| format!("  {n}: {d}\n")).collect();
+        let full = format!("{}: {}\n{}", a.name, a.doc, lines.concat());
+        let options: Vec<Value> = options.iter().map(|(n, d)| json!({"name": n, "doc": d})).collect();
+        let json = json!({"name": a.name, "doc": a.doc, "options": options});
+        Item { name: a.name.to_owned(), line: a.doc.to_owned(), full, json }
+    };
+    show("algorithm", args, gs_algos::algorithm::ALGORITHMS.iter().map(item).collect())
 }
 
 /// Lists targets.
@@ -203,12 +216,15 @@ pub fn targets(args: &LookupArgs) -> Outcome<()> {
 fn show(what: &str, args: &LookupArgs, items: Vec<Item>) -> Outcome<()> {
     for name in &args.names {
         if !items.iter().any(|i| i.name == *name) {
-            let close = closest(name, items.iter().map(|i| i.name.as_str()));
+            let all: Vec<&str> = items.iter().map(|i| i.name.as_str()).collect();
+            let close = closest(name, all.iter().copied());
             let failure = Failure::new(format!("no {what} is named `{name}`"));
-            return Err(if close.is_empty() {
-                failure
-            } else {
+            return Err(if !close.is_empty() {
                 failure.help(format!("close are: {}", close.join(", ")))
+            } else if all.len() <= FEW {
+                failure.help(format!("there are: {}", all.join(", ")))
+            } else {
+                failure
             });
         }
     }

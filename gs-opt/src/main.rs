@@ -1,14 +1,14 @@
 //! The command-line tool; see the library part for what it is made of.
 
-use clap::Parser;
-use gs_opt::cli::{Cli, Command};
+use gs_opt::cli::{self, Cli, Command};
+#[cfg(not(feature = "runtime"))]
+use gs_opt::failure::Failure;
 use gs_opt::failure::Outcome;
 use gs_opt::{convert, eval, explain, groups, lookup, manual, passes, prune, quantize, say, warn};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // clap itself answers wrong usage, with status 2.
-    let cli = Cli::parse();
+    let cli = cli::parse();
     match run(&cli).and_then(|()| say::ended()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -27,14 +27,14 @@ fn run(cli: &Cli) -> Outcome<()> {
         Some(Command::Eval(args)) => eval::run(args),
         #[cfg(feature = "runtime")]
         Some(Command::Train(args)) => gs_opt::train::run(args),
+        #[cfg(not(feature = "runtime"))]
+        Some(Command::Train { .. }) => Err(Failure::usage("this program was built without training")
+            .help("build it with the feature `runtime`")),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Passes(args)) => lookup::passes(args),
         Some(Command::Ops(args)) => lookup::ops(args),
         Some(Command::Rules(args)) => lookup::rules(args),
-        Some(Command::Algos) => {
-            lookup::algos();
-            Ok(())
-        }
+        Some(Command::Algos(args)) => lookup::algos(args),
         Some(Command::Targets(args)) => lookup::targets(args),
         Some(Command::Explain { code }) => explain::run(code.as_deref()),
         Some(Command::Completions { shell }) => {

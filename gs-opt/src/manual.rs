@@ -1,9 +1,9 @@
 //! `gs-opt completions SHELL` and `gs-opt man [COMMAND]`: made from the declaration of the command line itself.
 
-use crate::cli::Cli;
+use crate::cli;
 use crate::failure::{Failure, Outcome};
 use crate::say_part;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 use gs_algos::selector::closest;
@@ -14,7 +14,7 @@ const NAME: &str = "gs-opt";
 /// Prints a completion script.
 pub fn completions(shell: Shell) {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
+    clap_complete::generate(shell, &mut cli::command(), NAME, &mut script);
     say_part!("{}", String::from_utf8_lossy(&script));
 }
 
@@ -31,7 +31,7 @@ pub fn man(command: Option<&str>) -> Outcome<()> {
 
 fn page_of(name: Option<&str>) -> Outcome<Command> {
     // Options that all commands have are known to each after this.
-    let mut tool = Cli::command();
+    let mut tool = cli::command();
     tool.build();
     let Some(name) = name else { return Ok(tool) };
     if let Some(found) = tool.find_subcommand(name) {

@@ -1,7 +1,8 @@
 //! What runs the steps.
 
 use crate::cli::Engine as EngineArg;
-use crate::failure::{Failure, Outcome};
+use crate::executor::check_threads;
+use crate::failure::Outcome;
 use gs_eval::{Evaluator, ExecError, Executor, Plan, TensorSpec};
 use gs_ir::{GraphId, Module, ValueId};
 use gs_runtime::Runtime;
@@ -15,9 +16,7 @@ pub(super) enum TrainEngine {
 
 impl TrainEngine {
     pub(super) fn make(engine: EngineArg, threads: Option<usize>) -> Outcome<Self> {
-        if threads == Some(0) {
-            return Err(Failure::usage("--threads 0: at least one thread is needed"));
-        }
+        check_threads(threads)?;
         Ok(match engine {
             EngineArg::Fast => Self::Fast(Runtime::new(threads)?),
             EngineArg::Reference => Self::Reference(Evaluator::new()),

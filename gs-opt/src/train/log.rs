@@ -1,5 +1,6 @@
 //! What a run goes through: a line of JSON and one of words for every hundred steps, and for every epoch.
 
+use super::folder::LOG;
 use super::held_out;
 use crate::failure::{Failure, Outcome};
 use crate::say;
@@ -10,8 +11,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-const LOG: &str = "log.jsonl";
 
 /// Steps of a row.
 const STEPS: u64 = 100;
@@ -29,6 +28,8 @@ pub(super) struct Log {
 /// Sums over the steps of a row.
 struct Sums {
     began: Instant,
+    /// Seconds spent on it before the run was taken up again.
+    earlier: f64,
     steps: u64,
     loss: f64,
     right: Option<f64>,
@@ -36,7 +37,23 @@ struct Sums {
 
 impl Sums {
     fn new() -> Self {
-        Self { began: Instant::now(), steps: 0, loss: 0.0, right: None }
+        Self { began: Instant::now(), earlier: 0.0, steps: 0, loss: 0.0, right: None }
+    }
+
+    /// As they are written beside a checkpoint.
+    fn stored(&self) -> Value {
+        json!({ "steps": self.steps, "loss": self.loss, "right": self.right, "seconds": self.seconds() })
+    }
+
+    /// Those that were written; none where they are not as they should be.
+    fn restored(stored: &Value) -> Option<Self> {
+        Some(Self {
+            began: Instant::now(),
+            earlier: stored.get("seconds")?.as_f64()?,
+            steps: stored.get("steps")?.as_u64()?,
+            loss: stored.get("loss")?.as_f64()?,
+            right: stored.get("right").and_then(Value::as_f64),
+        })
     }
 
     fn add(&mut self, done: &StepDone<'_>) {
@@ -48,7 +65,7 @@ impl Sums {
     }
 
     fn seconds(&self) -> f64 {
-        self.began.elapsed().as_secs_f64().max(1e-9)
+        (self.earlier + self.began.elapsed().as_secs_f64()).max(1e-9)
     }
 
     fn mean(&self, sum: f64) -> f64 {
@@ -81,14 +98,19 @@ impl Log {
     pub(super) fn open(folder: &Path, resumed_at: Option<u64>, batch: usize) -> Outcome<Self> {
         let path = folder.join(LOG);
         let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+        let (mut row, mut epoch) = (Sums::new(), Sums::new());
         match resumed_at {
             Some(step) if path.exists() => {
-                keep_until(&path, step, &fs::read_to_string(&path).map_err(failed)?)?
+                let text = fs::read_to_string(&path).map_err(failed)?;
+                keep_until(&path, step, &text)?;
+                if let Some(sums) = sums_at(step, &text) {
+                    (row, epoch) = sums;
+                }
             }
             _ => drop(File::create(&path).map_err(failed)?),
         }
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
-        Ok(Self { path, file, batch, row: Sums::new(), epoch: Sums::new(), failed: None })
+        Ok(Self { path, file, batch, row, epoch, failed: None })
     }
 
     /// A step was done.
@@ -101,7 +123,7 @@ impl Log {
             let spent = Duration::from_secs_f64(done.metrics.get(held_out::SECONDS).copied().unwrap_or(0.0));
             (self.row.began, self.epoch.began) = (self.row.began + spent, self.epoch.began + spent);
         }
-        if self.row.steps >= STEPS || done.step == done.steps {
+        if done.step.is_multiple_of(STEPS) || done.step == done.steps {
             self.write(&self.row.row(done, self.batch));
             say!("{}", in_words(&self.row, done, self.batch));
             self.row = Sums::new();
@@ -117,6 +139,16 @@ impl Log {
             }
             self.write(&row);
             self.epoch = Sums::new();
+        }
+    }
+
+    /// A checkpoint of this step is to be written: a run that goes on from it finds here what its rows have begun with.
+    pub(super) fn saving(&mut self, done: &StepDone<'_>) {
+        let row = json!({
+            "event": "saved", "step": done.step, "row": self.row.stored(), "epoch_so_far": self.epoch.stored(),
+        });
+        if let Value::Object(row) = row {
+            self.write(&row);
         }
     }
 
@@ -136,6 +168,17 @@ impl Log {
             None => Ok(()),
         }
     }
+}
+
+/// What the rows had begun with at a step, if a checkpoint was written then.
+fn sums_at(step: u64, text: &str) -> Option<(Sums, Sums)> {
+    let rows = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let is_it = |r: &Value| {
+        r.get("event").and_then(Value::as_str) == Some("saved")
+            && r.get("step").and_then(Value::as_u64) == Some(step)
+    };
+    let saved = rows.into_iter().find(is_it)?;
+    Some((Sums::restored(saved.get("row")?)?, Sums::restored(saved.get("epoch_so_far")?)?))
 }
 
 /// Takes the rows after a step out of a log. A last row that was not written whole goes too.
@@ -197,5 +240,18 @@ mod tests {
         keep_until(&path, 150, text).expect("written");
         let kept = fs::read_to_string(&path).expect("a log");
         assert_eq!(kept, "{\"step\":100}\n{\"step\":150,\"event\":\"epoch\"}\n");
+    }
+
+    #[test]
+    fn rows_go_on_where_the_checkpoint_was() {
+        let sums = Sums { earlier: 3.5, steps: 58, loss: 41.25, right: Some(40.5), ..Sums::new() };
+        let row = json!({"event": "saved", "step": 158, "row": sums.stored(), "epoch_so_far": sums.stored()});
+        let text = format!("{{\"step\":100}}\n{row}\n{{\"step\":200}}\n{{\"half\":");
+        let (row, epoch) = sums_at(158, &text).expect("sums");
+        for found in [row, epoch] {
+            assert_eq!((found.steps, found.loss, found.right), (58, 41.25, Some(40.5)));
+            assert!((3.5..60.0).contains(&found.seconds()));
+        }
+        assert!(sums_at(100, &text).is_none() && sums_at(159, &text).is_none() && sums_at(158, "").is_none());
     }
 }

@@ -2,9 +2,12 @@
 
 mod data;
 mod engine;
+mod folder;
 mod held_out;
+mod interrupt;
 mod log;
 mod prepare;
+mod request;
 mod saved;
 
 use crate::algorithms::{self, Named};
@@ -12,20 +15,23 @@ use crate::cli::TrainArgs;
 use crate::convert::{BEGAN_WITH, TRAINED};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
-use crate::say;
 use crate::source::Samples;
-use crate::{executor, files};
+use crate::words::counted;
+use crate::{executor, files, say, warn};
 use engine::TrainEngine;
+use folder::RunFolder;
 use gs_algos::algorithm::Algorithm;
 use gs_algos::callback::Callback;
 use gs_algos::distillation::Distilled;
+use gs_algos::ledger::name_operations;
 use gs_algos::recalibrate::{RecalibrateOptions, Recalibration};
 use gs_eval::DataSource;
-use gs_runtime::trainer::{Augment, Changed, Next, TrainError, TrainOptions, Trainer};
+use gs_runtime::trainer::{
+    Augment, Changed, Checkpoint, CheckpointError, Next, TrainError, TrainOptions, Trainer,
+};
 use held_out::HeldOut;
+use interrupt::Interrupt;
 use log::Log;
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,20 +45,22 @@ const BETWEEN_SAVES: Duration = Duration::from_secs(60);
 pub fn run(args: &TrainArgs) -> Outcome<()> {
     let (algorithm, labels) = asked(args)?;
     let mut module = files::read_to_run(&args.model)?;
+    // Text may leave source names out; without them nothing could say later what became of an operation.
+    name_operations(&mut module);
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?.for_training();
     let samples = Arc::new(samples);
     let held_out = match &args.val {
         Some(spec) => Some(Arc::new(Samples::open_beside(spec, &args.preprocess, &module)?)),
         None => None,
     };
-    if samples.len() < args.batch {
-        let error = TrainError::TooFew { samples: samples.len(), batch: args.batch };
-        return Err(Failure::new(error.to_string()));
+    request::check(args, &module, &samples, labels)?;
+    if let Some(held_out) = &held_out {
+        request::check_held_out(&module, held_out)?;
     }
-    if labels {
-        samples.check_classes(&module)?;
-    }
-    let from = saved::load(&args.output, args.resume)?;
+    let resumed = match args.resume {
+        true => Some(RunFolder::resume(&args.output)?),
+        false => RunFolder::check_new(&args.output).map(|()| None)?,
+    };
     let engine = Arc::new(TrainEngine::make(args.engine, args.threads)?);
     let began_with = module.clone();
     let mut progress = Progress::new();
@@ -66,6 +74,7 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         &mut progress,
     )?;
     progress.finish();
+    request::notes(args, &module, &samples).iter().for_each(|note| warn!("note: {note}"));
 
     let mut callbacks = algorithm.as_ref().map_or(Vec::new(), |a| a.algorithm.callbacks());
     if let Some(samples) = &held_out {
@@ -73,22 +82,28 @@ pub fn run(args: &TrainArgs) -> Outcome<()> {
         callbacks.push(Box::new(HeldOut { engine: engine.clone(), samples: samples.clone() }));
     }
     callbacks.extend(recalibration(args, &engine, &samples));
-    if let Some(checkpoint) = &from {
-        // Before anything of the folder changes.
-        checkpoint.check(&module, &options(args), samples.as_ref()).map_err(TrainError::from)?;
-    } else {
-        make_folder(&args.output)?;
-        files::write_form(&began_with, &args.output.join(BEGAN_WITH))?;
-    }
+    let (folder, from) = match resumed {
+        Some((folder, checkpoint)) => {
+            // Before anything of the folder changes.
+            checkpoint.check(&module, &options(args), samples.as_ref()).map_err(TrainError::from)?;
+            (folder, Some(checkpoint))
+        }
+        None => {
+            let folder = RunFolder::begin(&args.output)?;
+            files::write_form(&began_with, &args.output.join(BEGAN_WITH))?;
+            (folder, None)
+        }
+    };
     drop(began_with);
-    let mut log = Log::open(&args.output, from.as_ref().map(|c| c.step), args.batch)?;
+    let began_at = from.as_ref().map(|c| c.step);
+    let mut log = Log::open(&args.output, began_at, args.batch)?;
     let began = Instant::now();
-    train(args, &engine, callbacks, &mut module, &samples, from.as_ref(), &mut log)?;
+    train(args, &engine, callbacks, &mut module, &samples, from.as_ref(), &folder, &mut log)?;
     let trained = args.output.join(TRAINED);
     files::write(&module, &trained, false)?;
     // After the network: a row that could not be written is not worth the result.
     log.finish()?;
-    say!("trained {} epochs in {:.1} s", args.epochs, began.elapsed().as_secs_f64());
+    say!("{}", in_words(args, &samples, began_at, began.elapsed()));
     if let Some(held_out) = held_out
         && let Some(top1) = held_out::top1(&module, &engine, &held_out)?
     {
@@ -149,24 +164,36 @@ fn options(args: &TrainArgs) -> TrainOptions {
     }
 }
 
-fn make_folder(folder: &Path) -> Outcome<()> {
-    fs::create_dir_all(folder)
-        .map_err(|e| Failure::new(format!("{}: it cannot be made a folder: {e}", folder.display())))
+/// What was done, at the end.
+fn in_words(args: &TrainArgs, samples: &Samples, began_at: Option<u64>, took: Duration) -> String {
+    let epochs = counted(args.epochs as u64, "epoch");
+    let (steps, seconds) = (prepare::length(args, samples).steps, took.as_secs_f64());
+    match began_at {
+        None => format!("trained {epochs} in {seconds:.1} s"),
+        Some(step) if step >= steps => {
+            format!("the run was over already, after {epochs}; nothing was left to do")
+        }
+        Some(step) => format!("trained steps {} to {steps} of {epochs} in {seconds:.1} s", step + 1),
+    }
 }
 
+#[allow(clippy::too_many_arguments)] // All of a run, each used once.
 fn train(
     args: &TrainArgs,
     engine: &TrainEngine,
     callbacks: Vec<Box<dyn Callback>>,
     module: &mut gs_ir::Module,
     samples: &Samples,
-    from: Option<&gs_runtime::trainer::Checkpoint>,
+    from: Option<&Checkpoint>,
+    folder: &RunFolder,
     log: &mut Log,
 ) -> Outcome<()> {
     let between = args.save_every.map_or(BETWEEN_SAVES, Duration::from_secs);
     let per_epoch = prepare::length(args, samples).steps_per_epoch;
     let mut progress = Progress::new();
     let mut saved = Instant::now();
+    let interrupt = Interrupt::watch();
+    let mut stopped = None;
     let mut trainer = Trainer { engine: engine.engine(), options: options(args), callbacks };
     let done = trainer.run(
         module,
@@ -175,22 +202,45 @@ fn train(
         &mut |done| {
             progress.tell("training", done.step as usize, done.steps as usize);
             log.step(done, per_epoch);
-            let last = done.step == done.steps;
-            if last || saved.elapsed() >= between {
-                saved = Instant::now();
+            if done.step == done.steps {
                 return Next::Save;
             }
-            Next::Go
+            let next = match interrupt.asked() {
+                true => Next::Stop,
+                false if saved.elapsed() >= between => Next::Save,
+                false => return Next::Go,
+            };
+            stopped = (next == Next::Stop).then_some((done.step, done.steps));
+            saved = Instant::now();
+            log.saving(done);
+            next
         },
-        &mut |c| saved::save(c, &args.output),
+        &mut |checkpoint| {
+            saved::save(checkpoint, &args.output)?;
+            folder.keep();
+            Ok(())
+        },
     );
-    done.map_err(|error| {
-        let written = matches!(error, TrainError::Checkpoint(gs_runtime::trainer::CheckpointError::Write(_)));
-        let failure = Failure::from(error);
-        if !written {
-            return failure;
-        }
-        let help = failure.help.clone().unwrap_or_else(|| "choose another place".to_owned());
-        failure.help(format!("{help}; --resume then goes on from the last checkpoint that was written"))
-    })
+    progress.finish();
+    done.map_err(|error| failed(error, folder))?;
+    match stopped {
+        None => Ok(()),
+        Some((step, steps)) => Err(Failure::stopped(format!(
+            "stopped; saved to step {step} of {steps}; the same command with --resume goes on"
+        ))),
+    }
+}
+
+/// An error of training, with what becomes of the run.
+fn failed(error: TrainError, folder: &RunFolder) -> Failure {
+    let written = matches!(error, TrainError::Checkpoint(CheckpointError::Write(_)));
+    let failure = Failure::from(error);
+    if !written {
+        return failure;
+    }
+    let mut help = failure.help.clone().unwrap_or_else(|| "choose another place".to_owned());
+    if folder.is_kept() {
+        help += "; --resume then goes on from the last checkpoint that was written";
+    }
+    failure.help(help)
 }

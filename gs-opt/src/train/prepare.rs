@@ -1,5 +1,6 @@
 //! From a network to its training graph: the algorithm applied, the graph of a step made.
 
+use super::request;
 use crate::algorithms::{Named, one_pass};
 use crate::cli::{OptimiserArg, ScheduleArg, TrainArgs};
 use crate::failure::{Failure, Outcome};
@@ -37,7 +38,7 @@ pub(super) fn prepare(
         progress.tell(what, done, total);
         true
     };
-    let few = samples.first(CALIBRATION);
+    let few = samples.first(calibrated(module, samples));
     let mut context = PassContext {
         executor: Some(executor),
         data: BTreeMap::from([("calib".to_owned(), &few as &dyn DataSource)]),
@@ -72,6 +73,13 @@ pub(super) fn prepare(
     run(&one_pass("grad", json!({})), module, &mut context)?;
     run(&one_pass("update", update_options(args, length, &groups)?), module, &mut context)?;
     Ok(())
+}
+
+/// How many samples ranges are chosen from: whole batches, where the network takes only those.
+fn calibrated(module: &Module, samples: &Samples) -> usize {
+    let batch = request::fixed_batch(module).unwrap_or(1);
+    let most = CALIBRATION.max(batch).min(samples.len());
+    most - most % batch
 }
 
 /// How long the run is.

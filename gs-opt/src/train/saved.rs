@@ -1,5 +1,6 @@
 //! The checkpoint of a run in its folder.
 
+use crate::convert::CHECKPOINT;
 use crate::failure::{Failure, Outcome};
 use gs_runtime::trainer::{Checkpoint, CheckpointError};
 use gs_text::output::{OutputError, atomic_write};
@@ -7,28 +8,13 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-const CHECKPOINT: &str = "checkpoint.safetensors";
-
-/// The checkpoint to go on from, if that was asked for; a folder with a run in it is not overwritten otherwise.
+/// Reads a checkpoint.
 ///
 /// # Errors
-/// A folder that holds a run where a new one was meant, or none to go on with.
-pub(super) fn load(folder: &Path, resume: bool) -> Outcome<Option<Checkpoint>> {
-    let path = folder.join(CHECKPOINT);
-    match (resume, path.exists()) {
-        (false, false) => Ok(None),
-        (false, true) => Err(Failure::new(format!("{} holds a run already", folder.display()))
-            .help("--resume goes on with it; another folder begins a new one")),
-        (true, false) => {
-            Err(Failure::new(format!("{}: there is no checkpoint to go on from", path.display()))
-                .help("leave --resume out to begin"))
-        }
-        (true, true) => {
-            let bytes = fs::read(&path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-            let read = Checkpoint::from_bytes(&bytes);
-            Ok(Some(read.map_err(|e| Failure::new(format!("{}: {e}", path.display())))?))
-        }
-    }
+/// A file that cannot be read, or is none.
+pub(super) fn load(path: &Path) -> Outcome<Checkpoint> {
+    let bytes = fs::read(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    Checkpoint::from_bytes(&bytes).map_err(|e| Failure::new(format!("{}: {e}", path.display())))
 }
 
 /// Writes a checkpoint in place of the one before, which stays where that fails.

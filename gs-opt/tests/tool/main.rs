@@ -10,5 +10,6 @@ mod passes;
 mod prune;
 mod quantize;
 mod requests;
+mod runs;
 mod samples;
 mod train;

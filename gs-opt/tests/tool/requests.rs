@@ -101,11 +101,14 @@ fn looking_things_up() {
     );
     find(&["rules", "--functions", "--json"], &["\"takes\"", "\"graph_only\""]);
     refuses(folder.path(), &["rules", "--functions", "weight_onyl"], &["weight_onyl", "weight_only"]);
+    find(&["algos"], &["simqat", "slb"]);
+    find(&["algos", "lsq"], &["lsq: ", "weight_bits: width of weights", "act_bits"]);
+    refuses(folder.path(), &["algos", "lqs"], &["no algorithm is named `lqs`", "lsq"]);
     find(&["targets"], &["ort-cpu"]);
     find(&["explain"], &["no-integer-form", "excluded"]);
     find(&["explain", "excluded"], &["excluded", "what to do"]);
     find(&["ops", "conv"], &["ONNX"]);
-    for word in ["ops", "passes", "rules", "targets"] {
+    for word in ["ops", "passes", "rules", "algos", "targets"] {
         let json = succeeds(folder.path(), &[word, "--json"]);
         assert!(json.starts_with('[') && json.trim_end().ends_with(']'), "{json}");
     }

@@ -1,26 +1,25 @@
 //! Training with the tool, and what is deployed of it.
 
-use crate::harness::{Ended, gs_opt, put, refuses, samples, start, succeeds};
+use crate::harness::{gs_opt, put, refuses, samples, succeeds};
+use crate::runs::{files, rows};
 use gs_opt::data::{DType, NamedArray, NpzWriter};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 /// A network of two convolutions for the pictures of `shapes`.
-const NETWORK: &str = include_str!("../../../tests/networks/small.gsir");
+pub const NETWORK: &str = include_str!("../../../tests/networks/small.gsir");
 
 /// A folder with the network `net.gsir`.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let folder = tempdir().expect("a folder");
     put(folder.path(), "net.gsir", NETWORK);
     folder
 }
 
 /// The arguments of a run on few pictures into the folder `run`; what is in `more` counts instead.
-fn args<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub fn args<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let usual = ["--data", "shapes:train:96", "--batch", "32", "-o", "run"];
     let mut args = vec!["train", "net.gsir"];
     for pair in usual.chunks(2).filter(|p| !more.contains(&p[0])) {
@@ -30,11 +29,11 @@ fn args<'a>(more: &[&'a str]) -> Vec<&'a str> {
     args
 }
 
-fn trains(dir: &Path, more: &[&str]) -> String {
+pub fn trains(dir: &Path, more: &[&str]) -> String {
     succeeds(dir, &args(more))
 }
 
-fn fails(dir: &Path, more: &[&str], words: &[&str]) {
+pub fn fails(dir: &Path, more: &[&str], words: &[&str]) {
     refuses(dir, &args(more), words);
 }
 
@@ -138,6 +137,20 @@ fn it_learns_from_what_it_was() {
     let bare = ["--data", "npz:bare.npz", "-o", "bare", "--algorithm", "simqat", "--distill"];
     fails(dir, &bare, &["bare.npz", "labels"]);
     trains(dir, &[&bare[..], &["weight=1"]].concat());
+    // Accuracy is not measured without labels, nor on such as are no classes.
+    let val =
+        ["--data", "npz:bare.npz", "-o", "other", "--algorithm", "simqat", "--distill", "weight=1", "--val"];
+    fails(
+        dir,
+        &[&val[..], &["npz:bare.npz"]].concat(),
+        &["--val", "bare.npz", "no labels", "leave --val out"],
+    );
+    labelled(dir, "wrong.npz", &[0, 9, 10], &[3, 32, 32]);
+    let words = ["label of sample 2", "is 10", "0 to 9"];
+    fails(dir, &[&val[..], &["npz:wrong.npz"]].concat(), &words);
+    fails(dir, &["--val", "npz:wrong.npz", "-o", "other"], &words);
+    let data = ["--data", "npz:wrong.npz", "--batch", "2", "-o", "other", "--algorithm", "simqat"];
+    fails(dir, &[&data[..], &["--distill", "weight=1"]].concat(), &words);
 }
 
 #[test]
@@ -157,6 +170,108 @@ fn requests_that_mean_nothing() {
     fails(dir, &["--milestones", "3"], &["--schedule step or milestones"]);
     fails(dir, &["--schedule", "step", "--milestones", "1,2"], &["--milestones N"]);
     fails(dir, &["--schedule", "milestones", "--milestones=-1"], &["-1", "epochs"]);
+    fails(
+        dir,
+        &["--schedule", "milestones", "--milestones", "3,2"],
+        &["--milestones 3,2", "one after the other"],
+    );
+    // A negative number is a value that is wrong, no option that is not known.
+    for (option, value) in [
+        ("--lr", "-1"),
+        ("--lr", "nan"),
+        ("--lr", "inf"),
+        ("--momentum", "nan"),
+        ("--momentum", "1"),
+        ("--weight-decay", "-0.1"),
+        ("--label-smoothing", "1"),
+        ("--gamma", "0"),
+        ("--warmup", "-3"),
+        ("--batch", "-3"),
+        ("--limit", "-3"),
+        ("--seed", "-3"),
+        ("--threads", "-3"),
+    ] {
+        fails(dir, &[option, value], &[&format!("invalid value '{value}' for '{option} <")]);
+    }
+    fails(dir, &["--threads", "100000"], &["--threads 100000", "at most", "at once"]);
+    fails(dir, &["--crop", "32"], &["--crop 32", "32 pixels", "at most 31"]);
+    // The option is named, whatever is wrong with its value.
+    for (options, words) in [
+        ("lsq{weight_bits=abc}", ["`lsq`", "`weight_bits`"]),
+        ("simqat{weight={bits=abc}}", ["`simqat`", "`weight.bits`"]),
+        (
+            "simqat{freeze_ranges=abc}",
+            ["`freeze_ranges`", "a step (300), a part of the run (0.7) or `never`"],
+        ),
+        ("simqat{weight_bits=4}", ["unknown field `weight_bits`", "weight: grids of weights: {bits=8"]),
+        (
+            "simqat{observer=foo}",
+            ["`observer`: unknown observer `foo`, expected `ema` or `minmax`,", "algos simqat"],
+        ),
+        ("lsq{observer=ema{decay=2}}", ["`observer`", "decay"]),
+        ("lsq,pact", ["`lsq,pact` is not one algorithm", "gs-opt algos"]),
+    ] {
+        fails(dir, &["--algorithm", options], &words);
+        assert_eq!(gs_opt(dir, &args(&["--algorithm", options])).status, Some(1), "{options}");
+    }
+    let same = |options: &'static str, out: &'static str| {
+        trains(dir, &["--algorithm", options, "-o", out]);
+        let text = fs::read_to_string(dir.join(out).join("trained.gsir")).expect("the trained network");
+        text.replace(options, "").replace(&format!("\"{out}."), "")
+    };
+    assert!(same("slb{bits=3}", "a") == same("slb{weight_bits=3}", "b"));
+}
+
+/// What is likely not meant is said, once, and done.
+#[test]
+fn requests_that_are_likely_not_meant() {
+    let folder = folder();
+    let dir = folder.path();
+    put(dir, "plain.gsir", NETWORK.replace("batch_norm(%0, @g1, @b1, @m1, @v1)", "relu(%0)"));
+    let notes = |out: &str, net: &str, more: &[&str]| {
+        let mut args = args(&[&["-o", out], more].concat());
+        args[1] = net;
+        let ended = gs_opt(dir, &args);
+        assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+        ended.stderr.lines().filter(|l| l.starts_with("note: --")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(notes("a", "net.gsir", &["--recalibrate", "1", "--warmup", "3"]), [""; 0]);
+    let more = ["--limit", "70", "--warmup", "9", "--schedule", "milestones", "--milestones", "0.5,4"];
+    let said = notes("b", "net.gsir", &more);
+    for (line, words) in said.iter().zip([
+        "6 of 70 samples",
+        "the run has 2 steps",
+        "--milestones 4: the run ends after 1 epoch,",
+    ]) {
+        assert!(line.contains(words), "{words}\n{line}");
+    }
+    assert_eq!(said.len(), 3, "{said:?}");
+    let said = notes("c", "plain.gsir", &["--recalibrate", "1"]);
+    assert!(said.len() == 1 && said[0].contains("no batch normalisation"), "{said:?}");
+}
+
+/// The network as it takes one picture at a time.
+fn of_one_picture() -> String {
+    NETWORK.replace("dims N >= 1\n", "").replace("[N, ", "[1, ")
+}
+
+#[test]
+fn a_network_with_a_batch_of_its_own() {
+    let folder = folder();
+    let dir = folder.path();
+    put(dir, "net.gsir", of_one_picture());
+    fails(dir, &[], &["net.gsir", "batches of 1 alone, not of 32", "--batch 1"]);
+    let few = ["--data", "shapes:train:8", "--val", "shapes:test:5", "--batch", "1"];
+    trains(dir, &few);
+    trains(dir, &[&few[..], &["--algorithm", "simqat", "-o", "q"]].concat());
+    put(dir, "net.gsir", NETWORK.replace("dims N >= 1\n", "").replace("[N, ", "[4, "));
+    let four = ["--data", "shapes:train:9", "--batch", "4", "-o", "four"];
+    fails(
+        dir,
+        &[&four[..], &["--val", "shapes:test:5"]].concat(),
+        &["--val: 5 samples are no whole batches of 4"],
+    );
+    trains(dir, &[&four[..], &["--val", "shapes:test:8", "--algorithm", "simqat"]].concat());
 }
 
 /// People count schedules in epochs, the graph in steps.
@@ -205,10 +320,36 @@ fn data_that_cannot_be_trained_on() {
     labels[37] = 10;
     labelled(dir, "wrong.npz", &labels, &[3, 32, 32]);
     trains(dir, &["--data", "npz:good.npz:x:y"]);
+    fails(
+        dir,
+        &["--data", "npz:good.npz", "--flip", "-o", "other"],
+        &["--flip", "npz:good.npz", "no", "pictures"],
+    );
     let other = ["-o", "other", "--data"];
     let with = |spec: &'static str| [&other[..], &[spec]].concat();
     fails(dir, &with("npz:wrong.npz:x:y"), &["label of sample 37", "npz:wrong.npz", "is 10", "0 to 9"]);
     fails(dir, &with("npz:small.npz:x:y"), &["f32[40, 3, 16, 16]", "f32[N, 3, 32, 32]"]);
+    // Of another element type, under other names: said as it is.
+    let arrays = |file: &str, dtype: DType, names: &[&str]| {
+        let (shape, bytes) = (vec![8, 3, 32, 32], vec![0; 8 * 3 * 32 * 32 * dtype.size()]);
+        let mut writer = NpzWriter::new(&dir.join(file));
+        for name in names {
+            let array = NamedArray {
+                name: Some((*name).to_owned()),
+                dtype,
+                shape: shape.clone(),
+                bytes: bytes.clone(),
+            };
+            writer.add(&array).expect("an array");
+        }
+        writer.finish().expect("an archive");
+    };
+    arrays("double.npz", DType::F64, &["x"]);
+    fails(dir, &with("npz:double.npz"), &["f64[8, 3, 32, 32]", "as f32 (x.astype(\"f4\"))"]);
+    arrays("bytes.npz", DType::U8, &["x"]);
+    fails(dir, &with("npz:bytes.npz"), &["u8[8, 3, 32, 32]", "astype(\"f4\")), or for pictures --mean"]);
+    arrays("named.npz", DType::F32, &["a", "b"]);
+    fails(dir, &with("npz:named.npz"), &["has no array 'x'; it holds a, b"]);
     // A run is not taken up on other data.
     labels[37] = 9;
     labelled(dir, "good.npz", &labels, &[3, 32, 32]);
@@ -223,108 +364,6 @@ fn numbers_that_go_astray() {
     for word in ["the loss is", "first such number", "learning rate"] {
         assert!(ended.stderr.contains(word), "{}", ended.stderr);
     }
-}
-
-#[test]
-fn checkpoints_that_are_of_no_use() {
-    let folder = folder();
-    let dir = folder.path();
-    trains(dir, &[]);
-    let path = dir.join("run/checkpoint.safetensors");
-    let whole = fs::read(&path).expect("a checkpoint");
-    for keep in [0, 3, 200, whole.len() / 2, whole.len() - 1] {
-        fs::write(&path, &whole[..keep]).expect("a file");
-        fails(dir, &["--resume"], &["checkpoint.safetensors", "no checkpoint, or not all of one"]);
-    }
-    fs::write(&path, &whole).expect("a file");
-    // Another network of the same form: a layer more, or other contents of what is not trained.
-    put(dir, "net.gsir", NETWORK.replace("relu(%3)", "sigmoid(%3)"));
-    let before = files(dir, "run");
-    fails(dir, &["--resume"], &["of another run: its network is"]);
-    assert!(before == files(dir, "run"), "a run that was refused changed the folder");
-    put(dir, "net.gsir", NETWORK);
-    trains(dir, &["--resume"]);
-}
-
-/// The rows of a run's log.
-fn rows(dir: &Path, run: &str) -> Vec<Value> {
-    let text = fs::read_to_string(dir.join(run).join("log.jsonl")).expect("a log");
-    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
-}
-
-/// What a run leaves, but for its log.
-fn left(dir: &Path, run: &str) -> Vec<(String, Vec<u8>)> {
-    files(dir, run).into_iter().filter(|(name, _)| name != "log.jsonl").collect()
-}
-
-/// The files of a run.
-fn files(dir: &Path, run: &str) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(dir.join(run)).expect("a folder");
-    let mut files: Vec<(String, Vec<u8>)> = entries
-        .map(|e| e.expect("an entry"))
-        .map(|e| (e.file_name().to_string_lossy().into_owned(), fs::read(e.path()).expect("a file")))
-        .collect();
-    files.sort();
-    files
-}
-
-/// Begins a run that writes a checkpoint at each step, and kills it after the first ones.
-fn killed(dir: &Path, args: &[&str]) {
-    let mut child = start(dir, args);
-    let checkpoint = dir.join("killed/checkpoint.safetensors");
-    let began = Instant::now();
-    while !checkpoint.exists() {
-        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint was written");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().expect("it can be killed");
-    let ended = child.wait().expect("it ends");
-    assert!(!ended.success(), "it was over before it was killed");
-}
-
-#[test]
-fn a_killed_run_ends_as_one_that_was_not() {
-    let folder = folder();
-    let dir = folder.path();
-    let more =
-        ["--epochs", "15", "--crop", "2", "--flip", "--algorithm", "simqat", "--val", "shapes:test:32"];
-    trains(dir, &[&more[..], &["-o", "whole"]].concat());
-    let rest = [&more[..], &["-o", "killed", "--save-every", "0"]].concat();
-    killed(dir, &args(&rest));
-    // Twice, once in the middle.
-    fs::copy(dir.join("killed/checkpoint.safetensors"), dir.join("first")).expect("a copy");
-    let full = full_disk(dir, &args(&[&rest[..], &["--resume"]].concat()));
-    assert_eq!(full.status, Some(1), "{}", full.stderr);
-    for word in ["killed/checkpoint.safetensors: it cannot be written", "--resume"] {
-        assert!(full.stderr.contains(word), "{word}\n{}", full.stderr);
-    }
-    let same =
-        |a: &str, b: &str| fs::read(dir.join(a)).expect("a file") == fs::read(dir.join(b)).expect("a file");
-    assert!(same("first", "killed/checkpoint.safetensors"), "the checkpoint was lost");
-    trains(dir, &[&rest[..], &["--resume"]].concat());
-    let (whole, killed) = (left(dir, "whole"), left(dir, "killed"));
-    let names = |files: &[(String, Vec<u8>)]| files.iter().map(|f| f.0.clone()).collect::<Vec<_>>();
-    assert_eq!(names(&whole), names(&killed));
-    for (a, b) in whole.iter().zip(&killed) {
-        assert!(a.1 == b.1, "{} differs", a.0);
-    }
-    let steps: Vec<u64> = rows(dir, "killed")
-        .iter()
-        .filter(|r| r.get("event").is_some())
-        .filter_map(|r| r["step"].as_u64())
-        .collect();
-    assert!(steps.windows(2).all(|w| w[0] < w[1]) && steps.last() == Some(&45), "{steps:?}");
-}
-
-/// The trained network is worth more than a row of the log.
-#[test]
-fn a_log_that_cannot_be_written_costs_no_result() {
-    let folder = folder();
-    let dir = folder.path();
-    fs::create_dir(dir.join("run")).expect("a folder");
-    std::os::unix::fs::symlink("/dev/full", dir.join("run/log.jsonl")).expect("a link");
-    fails(dir, &[], &["log.jsonl: it cannot be written"]);
-    succeeds(dir, &["convert", "run", "-o", "net.onnx"]);
 }
 
 /// The network with a second convolution that no loss depends on.
@@ -344,12 +383,4 @@ fn a_second_head_stays_as_it_is() {
     for algorithm in ["lsq", "pact", "slb", "simqat"] {
         trains(dir, &["-o", algorithm, "--algorithm", algorithm]);
     }
-}
-
-/// Runs the tool where no file can grow beyond some kilobytes.
-fn full_disk(dir: &Path, args: &[&str]) -> Ended {
-    let script = "trap '' XFSZ; ulimit -f 16; exec \"$@\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_gs-opt")]).args(args).current_dir(dir);
-    Ended::of(command.output().expect("a shell"))
 }
