@@ -1,6 +1,7 @@
 //! Algorithms as people name them: `lsq{weight_bits=4}`.
 
 use crate::failure::{Failure, Outcome};
+use crate::passes::registry;
 use gs_algos::algorithm::{self, Algorithm};
 use gs_algos::distillation::DistillationConfig;
 use gs_passes::manager::{Pipeline, Step, read_options};
@@ -21,7 +22,7 @@ pub struct Named {
 pub fn named(text: &str, target: Option<&str>) -> Outcome<Named> {
     let mut pipeline = Pipeline::parse(text)?;
     let [step] = &mut pipeline.steps[..] else {
-        return Err(Failure::usage(format!("`{text}` is not one algorithm")).help("gs-opt algos lists them"));
+        return Err(Failure::new(format!("`{text}` is not one algorithm")).help("`gs-opt algos` lists them"));
     };
     let Some(info) = algorithm::find(&step.name) else {
         let names: Vec<&str> = algorithm::ALGORITHMS.iter().map(|a| a.name).collect();
@@ -34,9 +35,25 @@ pub fn named(text: &str, target: Option<&str>) -> Outcome<Named> {
             return Err(Failure::usage(format!("--target {target}, but `{text}` says target={before}")));
         }
     }
-    let algorithm =
-        (info.make)(&step.options).map_err(|e| Failure::new(format!("options of `{}`: {e}", step.name)))?;
+    let algorithm = (info.make)(&step.options).map_err(|e| {
+        // The names of widths are those that are looked for in vain.
+        let widths = if e.contains("unknown field") { widths(info.name) } else { String::new() };
+        let help = format!("`gs-opt algos {}` lists them with what they take{widths}", step.name);
+        Failure::new(format!("options of `{}`: {e}", step.name)).help(help)
+    })?;
     Ok(Named { text: pipeline.to_string(), algorithm })
+}
+
+/// What sets widths in an algorithm, which each names after what it has widths of.
+fn widths(algorithm: &str) -> String {
+    let registry = registry();
+    let options = registry.iter().find(|i| i.name == algorithm).map_or(&[][..], |i| i.options);
+    let of_widths = options.iter().filter(|(_, doc)| doc.contains("bits") || doc.starts_with("width"));
+    let lines: Vec<String> = of_widths
+        .filter(|(name, _)| *name != "layers")
+        .map(|(name, doc)| format!("\n    {name}: {doc}"))
+        .collect();
+    if lines.is_empty() { String::new() } else { format!("; those of widths are{}", lines.concat()) }
 }
 
 /// How a network learns from what it was, of a text like `temperature=4,weight=0.9`.

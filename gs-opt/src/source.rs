@@ -1,7 +1,7 @@
 //! Data sets as the passes see them: batches of named tensors.
 
 use crate::cli::PreprocessArgs;
-use crate::data::{DType, Dataset, NamedArray, Preprocess, Wanted};
+use crate::data::{ArrayInfo, DType, Dataset, NamedArray, Preprocess, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::warn;
 use gs_eval::{DataError, DataSource, Field, Tensor};
@@ -110,9 +110,7 @@ impl Samples {
                 shape.concat(),
                 gs_text::gsir::type_text(module, module.type_of(p))
             ))
-            .help(
-                "an array holds one sample per row of its first axis, in the form of the network's input",
-            ));
+            .help(what_fits(wanted.elem, array)));
         }
         Ok(())
     }
@@ -152,6 +150,26 @@ impl Samples {
             return Ok(None);
         }
         Ok(Some(self.dataset.labels(0..self.limit)?))
+    }
+}
+
+/// What to do about an array that does not fit.
+fn what_fits(wanted: ElemType, array: &ArrayInfo) -> String {
+    let shape = "an array holds one sample per row of its first axis, in the form of the network's input";
+    let found = elem_of(array.dtype);
+    if found == wanted {
+        return shape.to_owned();
+    }
+    let pixels = found == ElemType::U8 && array.item_shape.len() == 3;
+    let pixels = if pixels { ", or for pictures --mean and --std, or --raw255" } else { "" };
+    match dtype_of(wanted) {
+        Some(dtype) => {
+            format!(
+                "element types are not changed: store the array as {dtype} (x.astype(\"{}\")){pixels}",
+                dtype.numpy()
+            )
+        }
+        None => shape.to_owned(),
     }
 }
 

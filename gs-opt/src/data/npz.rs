@@ -153,8 +153,9 @@ impl Archive {
             (0 | 1, [name]) => only(name),
             (0, _) => Err(self.missing(vec![INPUT_NAME.to_owned()])),
             (1, _) => {
-                Err(self
-                    .missing(model.iter().map(|&name| name.to_owned()).chain([INPUT_NAME.into()]).collect()))
+                let mut wanted: Vec<String> = model.iter().map(|&name| name.to_owned()).collect();
+                wanted.extend((!model.contains(&INPUT_NAME)).then(|| INPUT_NAME.to_owned()));
+                Err(self.missing(wanted))
             }
             _ => Err(self
                 .missing(model.iter().filter(|name| !self.has(name)).map(|&name| name.to_owned()).collect())),
