@@ -442,6 +442,9 @@ fn a_loss_that_does_not_fit_names_the_output() {
     for word in ["[batch, classes]", "`y`", "f32[N, 3, 1]"] {
         assert!(error.contains(word), "{error}");
     }
+    let end = "  %1 = reduce_sum(%0) {axes = [1]} : f32[N, 1]\n";
+    let error = run_pipeline(&mut classifier(end, "%1", "f32[N, 1]"), "loss").unwrap_err();
+    assert!(error.contains("`y` is one number for each sample"), "{error}");
 }
 
 #[test]

@@ -135,6 +135,9 @@ impl Loss {
     ) -> Result<ValueId, PassError> {
         let at = At::End(train);
         let batch = match rewriter.type_of(output).dims() {
+            Some([_, Dim::Const(1)]) => {
+                return Err(format!("`{name}` is one number for each sample, which names no class").into());
+            }
             Some([batch, _]) => batch.clone(),
             _ => {
                 let found = rewriter.type_words(rewriter.type_of(output));
