@@ -51,7 +51,8 @@ fn train_on(
     let mut module = trainable("0.05");
     let data = shapes(&module, samples);
     let runtime = Runtime::new(Some(threads)).expect("threads");
-    let options = TrainOptions { epochs, batch: 32, seed: 5, augment, engine: "test".to_owned() };
+    let options =
+        TrainOptions { epochs, batch: 32, seed: 5, augment, engine: "test".to_owned(), settings: Vec::new() };
     let mut trainer = Trainer { engine: Engine::Runtime(&runtime), options, callbacks: Vec::new() };
     let (mut losses, mut saved) = (Vec::new(), None);
     trainer
@@ -119,7 +120,14 @@ fn a_checkpoint_of_another_run_is_refused() {
     let data = shapes(&module, 330);
     let runtime = Runtime::new(Some(1)).expect("threads");
     let augment = Augment { crop: 2, flip: true };
-    let options = TrainOptions { epochs: 2, batch: 32, seed: 6, augment, engine: "test".to_owned() };
+    let options = TrainOptions {
+        epochs: 2,
+        batch: 32,
+        seed: 6,
+        augment,
+        engine: "test".to_owned(),
+        settings: Vec::new(),
+    };
     let mut trainer = Trainer { engine: Engine::Runtime(&runtime), options, callbacks: Vec::new() };
     let refused = trainer
         .run(&mut module, &data, saved.as_ref(), &mut |_| Next::Go, &mut |_| Ok(()))

@@ -6,11 +6,11 @@ mod folder;
 mod held_out;
 mod interrupt;
 mod log;
+mod network;
 mod prepare;
 mod request;
 mod saved;
 
-use crate::algorithms::{self, Named};
 use crate::cli::TrainArgs;
 use crate::convert::{BEGAN_WITH, TRAINED};
 use crate::failure::{Failure, Outcome};
@@ -20,9 +20,7 @@ use crate::words::counted;
 use crate::{executor, files, say, warn};
 use engine::TrainEngine;
 use folder::RunFolder;
-use gs_algos::algorithm::Algorithm;
 use gs_algos::callback::Callback;
-use gs_algos::distillation::Distilled;
 use gs_algos::ledger::name_operations;
 use gs_algos::recalibrate::{RecalibrateOptions, Recalibration};
 use gs_eval::DataSource;
@@ -32,6 +30,7 @@ use gs_runtime::trainer::{
 use held_out::HeldOut;
 use interrupt::Interrupt;
 use log::Log;
+use network::Asked;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,8 +42,7 @@ const BETWEEN_SAVES: Duration = Duration::from_secs(60);
 /// # Errors
 /// Whatever is wrong with the request, the network, the data or the training.
 pub fn run(args: &TrainArgs) -> Outcome<()> {
-    let (algorithm, labels) = asked(args)?;
-    let mut module = files::read_to_run(&args.model)?;
+    let Asked { mut module, algorithm, labels } = network::asked(args)?;
     // Text may leave source names out; without them nothing could say later what became of an operation.
     name_operations(&mut module);
     let samples = Samples::open(&args.data, args.limit, &args.preprocess, &module)?.for_training();
@@ -130,30 +128,6 @@ fn recalibration(
     Some(Box::new(Recalibration { executor: engine.clone(), data, options }))
 }
 
-/// The algorithm that was asked for, and whether labels are needed.
-fn asked(args: &TrainArgs) -> Outcome<(Option<Named>, bool)> {
-    let algorithm = match &args.algorithm {
-        Some(text) => Some(algorithms::named(text, args.target.as_deref())?),
-        None => None,
-    };
-    let distillation = args.distill.as_deref().map(algorithms::distillation).transpose()?;
-    let Some(config) = distillation else {
-        if args.target.is_some() && algorithm.is_none() {
-            return Err(Failure::usage(
-                "--target goes with --algorithm: it says for what the network is changed",
-            ));
-        }
-        return Ok((algorithm, true));
-    };
-    let Some(Named { text, algorithm: inner }) = algorithm else {
-        return Err(Failure::usage("--distill without --algorithm: the network would learn from itself")
-            .help("--algorithm names what changes it"));
-    };
-    let labels = config.needs_labels();
-    let algorithm: Box<dyn Algorithm> = Box::new(Distilled { inner, config });
-    Ok((Some(Named { text, algorithm }), labels))
-}
-
 fn options(args: &TrainArgs) -> TrainOptions {
     TrainOptions {
         epochs: args.epochs,
@@ -161,6 +135,7 @@ fn options(args: &TrainArgs) -> TrainOptions {
         seed: args.seed,
         augment: Augment { crop: args.crop, flip: args.flip },
         engine: executor::name(args.engine).to_owned(),
+        settings: prepare::settings(args),
     }
 }
 

@@ -1,12 +1,11 @@
 //! From a network to its training graph: the algorithm applied, the graph of a step made.
 
 use super::request;
-use crate::algorithms::{Named, one_pass};
+use crate::algorithms::{self, Named, one_pass};
 use crate::cli::{OptimiserArg, ScheduleArg, TrainArgs};
 use crate::failure::{Failure, Outcome};
 use crate::passes;
 use crate::progress::Progress;
-use crate::say::Words;
 use crate::source::Samples;
 use gs_algos::algorithm::RunLength;
 use gs_algos::quantisers::fake_quants;
@@ -64,7 +63,7 @@ pub(super) fn prepare(
     let kind = if labels { "cross_entropy" } else { "none" };
     let loss = json!({ "kind": kind, "label_smoothing": args.label_smoothing });
     let report = run(&one_pass("loss", loss), module, &mut context)?;
-    report.notes.iter().for_each(|note| Words::Err.line(format_args!("note: {note}")));
+    report.notes.iter().for_each(|note| warn!("note: {note}"));
     let mut groups = Vec::new();
     if let Some(Named { text, algorithm }) = algorithm {
         algorithm.prepare_training(module, length).map_err(|e| failed(text, e))?;
@@ -80,6 +79,31 @@ fn calibrated(module: &Module, samples: &Samples) -> usize {
     let batch = request::fixed_batch(module).unwrap_or(1);
     let most = CALIBRATION.max(batch).min(samples.len());
     most - most % batch
+}
+
+/// What was asked for that decides what is learned, by option; the trainer knows the rest itself.
+pub(super) fn settings(args: &TrainArgs) -> Vec<(String, String)> {
+    let algorithm = args.algorithm.as_deref().map(|text| {
+        let named = algorithms::named(text, args.target.as_deref());
+        named.map_or_else(|_| text.to_owned(), |n| n.text)
+    });
+    let milestones: Vec<String> = args.milestones.iter().map(f64::to_string).collect();
+    let said = |text: Option<String>| text.unwrap_or_else(|| "not given".to_owned());
+    let distill = args.distill.as_ref().map(|text| format!("\"{text}\""));
+    let all = [
+        ("--algorithm", said(algorithm)),
+        ("--distill", said(distill)),
+        ("--lr", args.lr.to_string()),
+        ("--schedule", format!("{:?}", args.schedule).to_lowercase()),
+        ("--warmup", args.warmup.to_string()),
+        ("--milestones", said(Some(milestones.join(",")).filter(|m| !m.is_empty()))),
+        ("--gamma", args.gamma.to_string()),
+        ("--optimiser", format!("{:?}", args.optimiser).to_lowercase()),
+        ("--momentum", args.momentum.to_string()),
+        ("--weight-decay", args.weight_decay.to_string()),
+        ("--label-smoothing", args.label_smoothing.to_string()),
+    ];
+    all.map(|(option, value)| (option.to_owned(), value)).into()
 }
 
 /// How long the run is.

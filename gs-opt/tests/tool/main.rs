@@ -13,3 +13,4 @@ mod requests;
 mod runs;
 mod samples;
 mod train;
+mod train_networks;

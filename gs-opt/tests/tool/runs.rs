@@ -96,6 +96,12 @@ fn checkpoints_that_are_of_no_use() {
         fs::write(&path, &whole[..keep]).expect("a file");
         fails(dir, &["--resume"], &["checkpoint.safetensors", "no checkpoint, or not all of one"]);
     }
+    for at in [60, whole.len() / 2, whole.len() - 1] {
+        let mut other = whole.clone();
+        other[at] ^= 4;
+        fs::write(&path, &other).expect("a file");
+        fails(dir, &["--resume"], &["checkpoint.safetensors", "no checkpoint, or not all of one"]);
+    }
     fs::write(&path, &whole).expect("a file");
     // Another network of the same form: a layer more, or other contents of what is not trained.
     put(dir, "net.gsir", NETWORK.replace("relu(%3)", "sigmoid(%3)"));

@@ -62,7 +62,16 @@ fn a_network_is_trained_and_deployed() {
     assert!(said.contains(&format!("held-out samples: {last}")), "{last}\n{said}");
     fails(dir, &[], &["holds a run already", "--resume"]);
     let before = files(dir, "run");
-    fails(dir, &["--resume", "--epochs", "2", "--seed", "7"], &["of another run", "seed"]);
+    fails(
+        dir,
+        &["--resume", "--epochs", "2", "--seed", "7", "--lr", "0.5", "--algorithm", "lsq"],
+        &[
+            "of another run",
+            "its seed is 0, here it is 7",
+            "its --lr is 0.01, here it is 0.5",
+            "its --algorithm is not given, here it is lsq",
+        ],
+    );
     assert!(before == files(dir, "run"), "a run that was refused changed the folder");
     succeeds(dir, &["convert", "run", "-o", "net.onnx"]);
     succeeds(dir, &["eval", "net.onnx", "--data", "shapes:test:64"]);
@@ -293,7 +302,7 @@ fn schedules_in_epochs() {
 }
 
 /// An archive of pictures with labels.
-fn labelled(folder: &Path, name: &str, labels: &[i64], dims: &[usize]) {
+pub(crate) fn labelled(folder: &Path, name: &str, labels: &[i64], dims: &[usize]) {
     let shape: Vec<usize> = std::iter::once(labels.len()).chain(dims.iter().copied()).collect();
     let count: usize = shape.iter().product();
     let array = |name: &str, dtype, shape: &[usize], bytes: Vec<u8>| NamedArray {

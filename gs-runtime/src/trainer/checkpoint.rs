@@ -10,12 +10,36 @@ use rustc_hash::FxHashMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
+use std::fmt;
 use thiserror::Error as ThisError;
 
 /// What a run is about. All of it must be equal for a run to be taken up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    entries: BTreeMap<&'static str, String>,
+    /// By name, in the order in which differences are told.
+    entries: Vec<(String, String)>,
+}
+
+/// What is other than it was when a checkpoint was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// What it is of.
+    pub key: String,
+    /// That of the checkpoint.
+    pub found: String,
+    /// That of this run.
+    pub wanted: String,
+}
+
+/// A setting as people are told of it.
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its {} is {}, here it is {}", self.key, self.found, self.wanted)?;
+        if self.key == ENGINE {
+            write!(f, " (the last bits differ, so that a run ends with the instructions it began with)")?;
+        }
+        Ok(())
+    }
 }
 
 /// A run that was left at some step.
@@ -35,14 +59,10 @@ pub enum CheckpointError {
     #[error("this is no checkpoint, or not all of one: {0}")]
     Damaged(String),
     /// It is one of another run.
-    #[error("the checkpoint is of another run: its {key} is {found}, here it is {wanted}")]
+    #[error("the checkpoint is of another run: {}", .differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; "))]
     Other {
         /// What differs.
-        key: &'static str,
-        /// That of the checkpoint.
-        found: String,
-        /// That of this run.
-        wanted: String,
+        differences: Vec<Difference>,
     },
     /// It holds a tensor that the network has no place for.
     #[error("the checkpoint holds `{0}`, which the network has not or has in another shape")]
@@ -59,6 +79,11 @@ pub enum CheckpointError {
 }
 
 const STEP: &str = "step";
+const ENGINE: &str = "engine";
+const NETWORK: &str = "network";
+
+/// The hash of all the rest.
+const CONTENTS: &str = "contents";
 
 /// The one entry of the header: what the run is about, a line each. Several entries would be written in any order.
 const HEADER: &str = "run";
@@ -76,17 +101,20 @@ impl Manifest {
     /// That of a run over these samples.
     pub fn of(module: &Module, options: &TrainOptions, data: &dyn TrainingData) -> Self {
         let a = options.augment;
-        let entries = [
-            ("network", format!("{:016x}", fingerprint(module))),
+        let given = [
             ("seed", options.seed.to_string()),
             ("batch size", options.batch.to_string()),
             ("number of epochs", options.epochs.to_string()),
             ("number of samples", data.len().to_string()),
             ("data", format!("{:016x}", data.fingerprint())),
             ("augmentation", format!("crop {} flip {}", a.crop, a.flip)),
-            ("engine", options.engine.clone()),
+            (ENGINE, options.engine.clone()),
+            (NETWORK, format!("{:016x}", fingerprint(module))),
         ];
-        Self { entries: entries.into() }
+        // A line each, the name up to the first colon.
+        let line = |text: &str| text.replace(['\n', '\r'], " ");
+        let settings = options.settings.iter().map(|(k, v)| (line(k).replace(':', " "), line(v)));
+        Self { entries: settings.chain(given.map(|(k, v)| (k.to_owned(), v))).collect() }
     }
 }
 
@@ -183,7 +211,7 @@ impl Checkpoint {
             |(id, t): (&GlobalId, &Tensor)| (module.str(module.global(*id).name).to_owned(), t.clone());
         Self {
             step,
-            entries: manifest.entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+            entries: manifest.entries.iter().cloned().collect(),
             contents: contents.iter().map(named).collect(),
         }
     }
@@ -204,13 +232,20 @@ impl Checkpoint {
 
     /// Whether it belongs to this run.
     pub(super) fn fits(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
-        for (key, wanted) in &manifest.entries {
-            let found = self.entries.get(*key).map_or("not said", String::as_str);
-            if found != wanted {
-                return Err(CheckpointError::Other { key, found: found.to_owned(), wanted: wanted.clone() });
-            }
+        let differs = |(key, wanted): &(String, String)| {
+            let found = self.entries.get(key).map_or("not said", String::as_str);
+            (found != wanted).then(|| Difference {
+                key: key.clone(),
+                found: found.to_owned(),
+                wanted: wanted.clone(),
+            })
+        };
+        let mut differences: Vec<Difference> = manifest.entries.iter().filter_map(differs).collect();
+        // Most settings make another graph of a step, which says less than they do.
+        if differences.len() > 1 {
+            differences.retain(|d| d.key != NETWORK);
         }
-        Ok(())
+        if differences.is_empty() { Ok(()) } else { Err(CheckpointError::Other { differences }) }
     }
 
     /// Its tensors by global.
@@ -233,7 +268,6 @@ impl Checkpoint {
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
         let mut entries = self.entries.clone();
         entries.insert(STEP.to_owned(), self.step.to_string());
-        let header = HashMap::from([(HEADER.to_owned(), lines(&entries))]);
         let mut literals: Vec<(&String, Dtype, Vec<usize>, Literal)> = Vec::new();
         for (name, tensor) in &self.contents {
             let dtype = dtype(tensor.elem()).ok_or_else(|| {
@@ -241,12 +275,15 @@ impl Checkpoint {
             })?;
             literals.push((name, dtype, tensor.dims().to_vec(), tensor.literal()));
         }
-        let mut views = Vec::new();
+        let mut views = BTreeMap::new();
         for (name, dtype, dims, literal) in &literals {
             let bytes = literal.data.bytes().map_or(&[][..], |b| &b[..]);
             let view = TensorView::new(*dtype, dims.clone(), bytes);
-            views.push((*name, view.map_err(|e| CheckpointError::Form(e.to_string()))?));
+            views.insert(name.as_str(), view.map_err(|e| CheckpointError::Form(e.to_string()))?);
         }
+        let hash = hash(&entries, &views);
+        entries.insert(CONTENTS.to_owned(), hash);
+        let header = HashMap::from([(HEADER.to_owned(), lines(&entries))]);
         safetensors::serialize(views, Some(header)).map_err(|e| CheckpointError::Form(e.to_string()))
     }
 
@@ -258,12 +295,18 @@ impl Checkpoint {
         let damaged = |e: safetensors::SafeTensorError| CheckpointError::Damaged(e.to_string());
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get(HEADER));
-        let entries = header.map(|h| entries(h)).unwrap_or_default();
+        let mut entries = header.map(|h| entries(h)).unwrap_or_default();
         let step = entries.get(STEP).and_then(|s| s.parse().ok());
         let step = step.ok_or_else(|| CheckpointError::Damaged("it does not say its step".to_owned()))?;
+        let written = entries.remove(CONTENTS);
         let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let tensors = file.tensors();
+        let views = tensors.iter().map(|(name, view)| (name.as_str(), view.clone())).collect();
+        if written != Some(hash(&entries, &views)) {
+            return Err(CheckpointError::Damaged("it does not hold what was written".to_owned()));
+        }
         let mut contents = BTreeMap::new();
-        for (name, view) in file.tensors() {
+        for (name, view) in tensors {
             let elem = [ElemType::F32, ElemType::I64, ElemType::F64, ElemType::I32]
                 .into_iter()
                 .find(|&e| dtype(e) == Some(view.dtype()))
@@ -274,6 +317,18 @@ impl Checkpoint {
         }
         Ok(Self { step, entries, contents })
     }
+}
+
+/// A hash of all that a checkpoint holds.
+fn hash(entries: &BTreeMap<String, String>, tensors: &BTreeMap<&str, TensorView<'_>>) -> String {
+    let mut hash = Fnv::new();
+    hash.add(lines(entries).as_bytes());
+    for (name, view) in tensors {
+        hash.add(name.as_bytes());
+        hash.add(format!("{:?} {:?}", view.dtype(), view.shape()).as_bytes());
+        hash.add(view.data());
+    }
+    format!("{:016x}", hash.value())
 }
 
 fn dtype(elem: ElemType) -> Option<Dtype> {

@@ -40,6 +40,20 @@ pub enum TrainError {
         /// The operation whose result is the first that is not finite.
         place: Option<String>,
     },
+    /// The loss is no number since the data hold some that are not finite.
+    #[error(
+        "step {step}: the loss is {loss}, since the data hold a number that is not finite: in `{input}` of sample {sample}"
+    )]
+    DataAstray {
+        /// Steps done before.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// The input.
+        input: String,
+        /// The number of the sample.
+        sample: usize,
+    },
     /// Samples could not be read.
     #[error(transparent)]
     Data(#[from] DataError),

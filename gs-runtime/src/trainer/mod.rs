@@ -5,20 +5,21 @@
 //! Everything random is a function of the seed, the epoch and the number of a sample, so that a run can be repeated and
 //! resumed; what a step computes does not depend on the number of threads.
 
+mod astray;
 mod checkpoint;
 mod error;
 mod place;
 mod sampling;
 mod steps;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Fnv, Manifest};
+pub use checkpoint::{Checkpoint, CheckpointError, Difference, Fnv, Manifest};
 pub use error::TrainError;
 pub use sampling::{Augment, Changed, Pick, TrainingData};
 pub use steps::Engine;
 
 use gs_algos::callback::{Callback, Globals, TrainState};
-use gs_eval::{ExecError, Executor, Field, Tensor, TensorSpec};
-use gs_ir::{GlobalId, GraphId, Init, Module, Rewriter, ValueId};
+use gs_eval::{ExecError, Field, Tensor, TensorSpec};
+use gs_ir::{GlobalId, Init, Module, Rewriter};
 use gs_passes::training::train_graph;
 use sampling::Order;
 use std::collections::BTreeMap;
@@ -38,6 +39,9 @@ pub struct TrainOptions {
     pub augment: Augment,
     /// What runs the steps, as far as it decides their last bits: the instruction set.
     pub engine: String,
+    /// What else was asked for that decides what is learned, by name: a run is taken up only with the same. Where it is
+    /// not, these names say what is other; the graph of a step would not.
+    pub settings: Vec<(String, String)>,
 }
 
 /// A step that was done.
@@ -157,13 +161,21 @@ impl Trainer<'_> {
                 let loss = results.first().and_then(Tensor::to_f64s).and_then(|v| v.first().copied());
                 let loss = loss.ok_or(TrainError::NoLoss)?;
                 if !loss.is_finite() {
-                    let again = |step: u64| {
+                    let picks = |step: u64| {
                         let order = Order::of(o.seed, (step / per_epoch) as usize, data.len());
                         let at = (step % per_epoch) as usize * o.batch;
-                        inputs_of(&names, &data.gather(&order.picks(at..at + o.batch, &o.augment))?)
+                        order.picks(at..at + o.batch, &o.augment)
                     };
+                    let again = |step: u64| inputs_of(&names, &data.gather(&picks(step))?);
+                    // What the step before read may have spoilt what it stored.
+                    for step in [step.saturating_sub(1), step] {
+                        let found = astray::in_data(&names, &again(step)?, &picks(step));
+                        if let Some((input, sample)) = found {
+                            return Err(TrainError::DataAstray { step, loss, input, sample });
+                        }
+                    }
                     let before = live.before(step, &again)?;
-                    let place = first_astray(self.engine.executor(), module, before, train, &inputs);
+                    let place = astray::first(self.engine.executor(), module, before, train, &inputs);
                     return Err(TrainError::Astray { step, loss, place });
                 }
                 let accuracy = accuracy(results.get(1), &fields);
@@ -311,34 +323,4 @@ fn accuracy(logits: Option<&Tensor>, fields: &[Field]) -> Option<f64> {
     };
     let hits = values.chunks(classes.max(1)).zip(&labels).filter(|pair| hit(*pair)).count();
     Some(hits as f64 / rows.max(1) as f64)
-}
-
-/// Where the first number that is not finite comes from: the step is run again with every value watched.
-fn first_astray(
-    executor: &dyn Executor,
-    module: &Module,
-    contents: BTreeMap<GlobalId, Tensor>,
-    train: GraphId,
-    inputs: &[Tensor],
-) -> Option<String> {
-    let specs: Vec<TensorSpec> = inputs.iter().map(TensorSpec::of).collect();
-    let values: Vec<ValueId> = module
-        .ops_in(train)
-        .flat_map(|op| module.op(op).results().to_vec())
-        .filter(|v| !v.is_none())
-        .collect();
-    let mut plan = executor.prepare(module, train, &specs, &values).ok()?;
-    let contents: Vec<(GlobalId, Tensor)> = contents.into_iter().collect();
-    plan.set_globals(&contents).ok()?;
-    let mut astray = Vec::new();
-    // It may fail once numbers are astray; what was seen before counts.
-    let _ = plan.run(inputs, &mut |value, view| {
-        let finite =
-            view.to_tensor().ok().and_then(|t| t.to_f64s()).is_none_or(|v| v.iter().all(|x| x.is_finite()));
-        if !finite {
-            astray.push(value);
-        }
-    });
-    let first = values.into_iter().find(|v| astray.contains(v))?;
-    place::named(module, first)
 }
