@@ -127,20 +127,24 @@ fn decoder(layers: usize, width: usize) -> String {
             let wide = format!("f32[1, {queries}, 8, {dim}]");
             let _ = writeln!(
                 ops,
-                "  %{n}1{l} = unsqueeze(%{from}{l}) {{axes = [2]}} : f32[1, {keys}, 1, 8, {dim}]"
+                "  %{n}one{l} = unsqueeze(%{from}{l}) {{axes = [2]}} : f32[1, {keys}, 1, 8, {dim}]"
             );
-            let _ =
-                writeln!(ops, "  %{n}2{l} = expand(%{n}1{l}, @shape) : f32[1, {keys}, {repeat}, 8, {dim}]");
-            let _ =
-                writeln!(ops, "  %{n}3{l} = reshape(%{n}2{l}) {{shape = [1, {queries}, 8, {dim}]}} : {wide}");
+            let _ = writeln!(
+                ops,
+                "  %{n}two{l} = expand(%{n}one{l}, @shape) : f32[1, {keys}, {repeat}, 8, {dim}]"
+            );
+            let _ = writeln!(
+                ops,
+                "  %{n}all{l} = reshape(%{n}two{l}) {{shape = [1, {queries}, 8, {dim}]}} : {wide}"
+            );
         }
         let _ = writeln!(
             ops,
-            "  %ktr{l} = transpose(%k3{l}) {{perm = [0, 1, 3, 2]}} : f32[1, {queries}, {dim}, 8]"
+            "  %ktr{l} = transpose(%kall{l}) {{perm = [0, 1, 3, 2]}} : f32[1, {queries}, {dim}, 8]"
         );
         let _ = writeln!(ops, "  %p{l} = matmul(%qe{l}, %ktr{l}) : f32[1, {queries}, 8, 8]");
         let _ = writeln!(ops, "  %w{l} = softmax(%p{l}) : f32[1, {queries}, 8, 8]");
-        let _ = writeln!(ops, "  %m{l} = matmul(%w{l}, %v3{l}) : f32[1, {queries}, 8, {dim}]");
+        let _ = writeln!(ops, "  %m{l} = matmul(%w{l}, %vall{l}) : f32[1, {queries}, 8, {dim}]");
         let _ = writeln!(
             ops,
             "  %mt{l} = transpose(%m{l}) {{perm = [0, 2, 1, 3]}} : f32[1, 8, {queries}, {dim}]"

@@ -7,6 +7,7 @@ use crate::failure::{Failure, Outcome};
 use crate::passes;
 use crate::progress::Progress;
 use crate::source::Samples;
+use crate::warn;
 use gs_algos::algorithm::RunLength;
 use gs_algos::quantisers::fake_quants;
 use gs_eval::{DataSource, Executor};
