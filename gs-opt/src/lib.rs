@@ -1,7 +1,7 @@
 //! The command-line tool of Golden Stick: reading and writing files, data sets, and what is shown of a run.
 //! The compiler itself is in the crates below; nothing here decides how a network is rewritten.
 //!
-//! This is the one crate that prints, through [`say`], whose writing neither panics nor ends the work. Without the
+//! This is the one crate that prints, through [`mod@say`], whose writing neither panics nor ends the work. Without the
 //! feature `runtime` it has no training, and the reference evaluator runs networks.
 
 pub mod algorithms;
