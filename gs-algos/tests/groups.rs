@@ -131,3 +131,22 @@ fn vit_tiny() {
 fn llama_block() {
     check("llama_block", (11, 10));
 }
+
+/// A file of a few bytes may name axes longer than any memory: these are kept, with the reason.
+#[test]
+fn axes_that_cannot_be_followed_are_kept() {
+    let text = "gsir 1
+param @w : f32[3, 1099511627776] = splat(0.5)
+graph @main(%x : f32[2, 3]) -> (%y : f32[2, 1099511627776]) {
+  %h = matmul(%x, @w) : f32[2, 1099511627776] from \"wide\"
+  %y = relu(%h) : f32[2, 1099511627776] from \"relu\"
+  return %y
+}
+";
+    let module = gs_text::gsir::parse_module(text, None, &gs_ir::Registry::builtin())
+        .unwrap_or_else(|_| panic!("sound text"));
+    let groups = Groups::of(&module).unwrap();
+    assert!(groups.groups.is_empty());
+    let why: Vec<String> = groups.kept_axes(&module).into_iter().map(|k| k.why).collect();
+    assert!(why.iter().any(|w| w.contains("longer than")), "{why:?}");
+}

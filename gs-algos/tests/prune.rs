@@ -16,6 +16,11 @@ fn macs(module: &Module) -> u64 {
     module.all_ops().into_iter().map(|op| multiply_adds(module, op)).sum()
 }
 
+fn params(module: &Module) -> u64 {
+    let extents = |g: &gs_ir::Global| module.ty(g.ty).as_tensor().and_then(|t| t.count()).unwrap() as u64;
+    module.globals().filter(|(_, g)| g.role == gs_ir::Role::Param).map(|(_, g)| extents(g)).sum()
+}
+
 #[test]
 fn half_of_the_multiply_adds_go() {
     for file in [
@@ -31,6 +36,7 @@ fn half_of_the_multiply_adds_go() {
         verify(&module).unwrap_or_else(|e| panic!("{file}: {}", e[0].describe(&module)));
         // The figures are those of the rewritten network, and the budget is met closely.
         assert_eq!((report.before.macs, report.after.macs), (whole, macs(&module)), "{file}");
+        assert_eq!(report.after.params, params(&module), "{file}");
         let part = macs(&module) as f64 / whole as f64;
         assert!(part <= 0.5 && part > 0.4, "{file}: {part}");
         let sum: (u64, u64) = report.layers.iter().fold((0, 0), |s, l| (s.0 + l.macs.0, s.1 + l.macs.1));
@@ -106,6 +112,32 @@ fn layers_have_their_own_part_or_stay() {
     assert_eq!(makes(&quarter).1 * 4, makes(&quarter).0);
 }
 
+/// Without a branch a network computes what it does when the branch adds nothing.
+#[test]
+fn a_branch_that_goes_added_nothing_any_more() {
+    let Some(module) = onnx("resnet_cifar10/resnet20_bn.onnx") else { return };
+    let config = PruneConfig { round_to: Some(4096), dead_branches: true, ..config(0.7) };
+    let mut pruned = module.clone();
+    prune(&mut pruned, &config).unwrap();
+    let left: Vec<String> = pruned.globals().map(|(_, g)| pruned.str(g.name).to_owned()).collect();
+    let mut silent = module.clone();
+    let mut silenced = 0;
+    for (id, global) in module.globals() {
+        let name = module.str(global.name);
+        let is_last = name.ends_with(".bn2.weight") || name.ends_with(".bn2.bias");
+        if is_last && !left.iter().any(|l| l == name) {
+            let zeros = gs_ir::Init::Splat([0; 4].into_iter().collect());
+            gs_ir::Rewriter::new(&mut silent).set_global(id, module.ty(global.ty).clone(), zeros);
+            silenced += 1;
+        }
+    }
+    assert!(silenced >= 2 && silenced % 2 == 0, "{silenced}");
+    let x = inputs(&module, 1);
+    let (ours, theirs) = (outputs(&pruned, &x), outputs(&silent, &x));
+    assert!(difference(&ours, &theirs) <= 1e-12);
+    assert!(difference(&ours, &outputs(&module, &x)) > 1e-3);
+}
+
 #[test]
 fn bad_requests_say_what_is_possible() {
     let Some(module) = onnx("resnet_cifar10/resnet20_bn.onnx") else { return };
@@ -125,6 +157,13 @@ fn bad_requests_say_what_is_possible() {
     let both =
         PruneConfig { exclude: vec![name.clone()], layers: BTreeMap::from([(name, 0.5)]), ..config(0.5) };
     assert!(refused(both).contains("at once"));
+    let coarse = PruneConfig {
+        layers: BTreeMap::from([(module.label(conv).to_owned(), 0.5)]),
+        round_to: Some(16),
+        ..config(0.9)
+    };
+    let text = refused(coarse);
+    assert!(text.contains("no multiple of 16 below its 16 channels"), "{text}");
     let last = module.all_ops().into_iter().rfind(|&op| module.is(op, "gemm")).unwrap();
     let pinned =
         PruneConfig { layers: BTreeMap::from([(module.label(last).to_owned(), 0.5)]), ..config(0.5) };
@@ -149,6 +188,7 @@ fn whole_branches_go_and_their_sums_with_them() {
         let report = prune(&mut module, &config).unwrap_or_else(|e| panic!("{file}: {e}"));
         verify(&module).unwrap_or_else(|e| panic!("{file}: {}", e[0].describe(&module)));
         assert_eq!((report.before.macs, report.after.macs), (whole, macs(&module)), "{file}");
+        assert_eq!(report.after.params, params(&module), "{file}");
         let gone = sums - count(&module, "add");
         let of_each = layers - count(&module, "conv");
         assert!(gone >= 1 && of_each >= 2 * gone, "{file}: {gone} sums, {of_each} layers");

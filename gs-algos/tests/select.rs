@@ -79,7 +79,7 @@ fn what_is_pruned_equals_what_is_masked() {
         groups.mask(&mut masked, &dropped).unwrap_or_else(|e| panic!("{file}: {e}"));
         sound(file, &pruned);
         sound(file, &masked);
-        for seed in 0..2 {
+        for seed in 0..8 {
             let x = inputs(&module, seed);
             let (whole, ours, theirs) = (outputs(&module, &x), outputs(&pruned, &x), outputs(&masked, &x));
             let apart = difference(&ours, &theirs);

@@ -3,9 +3,10 @@
 use crate::failure::Outcome;
 use crate::{files, say};
 use clap::Args;
-use gs_algos::groups::{Groups, Member};
+use gs_algos::groups::{Atom, Groups, Member};
 use gs_ir::{Def, Module};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// Showing coupled channels.
@@ -78,14 +79,18 @@ fn as_json(module: &Module, groups: &Groups) -> Value {
         .groups
         .iter()
         .map(|group| {
-            let number = |atom| group.atoms.iter().position(|a| *a == atom);
+            let numbers: HashMap<Atom, usize> =
+                group.atoms.iter().enumerate().map(|(i, a)| (*a, i)).collect();
             let members: Vec<Value> = group
                 .members
                 .iter()
                 .filter_map(|m| {
                     let axis = *groups.axes_of(m.slot)?.get(m.axis)?;
-                    let elements: Vec<Option<usize>> =
-                        groups.atoms_of(axis)?.iter().map(|of| of.iter().find_map(|a| number(*a))).collect();
+                    let elements: Vec<Option<usize>> = groups
+                        .atoms_of(axis)?
+                        .iter()
+                        .map(|of| of.iter().find_map(|a| numbers.get(a).copied()))
+                        .collect();
                     Some(json!({
                         "tensor": member_name(module, m).rsplit_once('.').map(|(n, _)| n.to_owned()),
                         "is_weight": m.global.is_some(),

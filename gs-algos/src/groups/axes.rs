@@ -54,7 +54,10 @@ impl Axes {
 
     /// States the axes of a tensor.
     pub fn set(&mut self, slot: Slot, axes: impl IntoIterator<Item = Axis>) {
-        self.slots[slot.0 as usize] = Some(axes.into_iter().collect());
+        // A result that is omitted has no place.
+        if let Some(place) = self.slots.get_mut(slot.0 as usize) {
+            *place = Some(axes.into_iter().collect());
+        }
     }
 
     /// A run of these labels; an axis that is kept where all of them are.
@@ -135,6 +138,7 @@ impl Axes {
         match (m, n) {
             (1, _) => return inner,
             (_, 1) => return outer,
+            _ if matches!((outer, inner), (Axis::Kept(_), Axis::Kept(_))) => return outer,
             _ => {}
         }
         let (outer, inner) = (self.written_out(outer, m), self.written_out(inner, n));

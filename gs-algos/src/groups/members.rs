@@ -100,15 +100,19 @@ impl Groups {
         let (edges, weights, counts) = (solver.edges.clone(), solver.weights.clone(), solver.counts.clone());
         let (mut axes, reasons, readings) = solver.into_parts();
         let by_run = written_out(&mut axes, &members, &counts, &mixed);
-        let mixed_atoms = |atom: Atom| {
-            mixed.iter().find(|(run, _)| by_run.get(run).is_some_and(|l| l.iter().any(|a| a.contains(&atom))))
-        };
+        let mut mixed_by: FxHashMap<Atom, OpId> = FxHashMap::default();
+        let mut seen: FxHashSet<Run> = FxHashSet::default();
+        for (run, op) in mixed.iter().filter(|(run, _)| seen.insert(*run)) {
+            for &atom in by_run.get(run).into_iter().flatten().flatten() {
+                mixed_by.entry(atom).or_insert(*op);
+            }
+        }
         let mut groups: Vec<Group> = atoms_by_place(&members, &by_run, axes.labels.len())
             .into_iter()
             .filter(|(atoms, _)| atoms.len() > 1)
             .map(|(atoms, members)| Group {
                 name: String::new(),
-                mixed_by: atoms.first().and_then(|&a| mixed_atoms(a)).map(|(_, op)| *op),
+                mixed_by: atoms.first().and_then(|a| mixed_by.get(a)).copied(),
                 atoms,
                 members,
             })
@@ -156,14 +160,6 @@ impl Groups {
             Axis::Run(run) => self.by_run.get(&run).map(Vec::as_slice),
             Axis::Kept(_) => None,
         }
-    }
-
-    /// Which elements of an axis are kept when these atoms go; `None` where all are.
-    pub fn kept(&self, axis: Axis, dropped: &FxHashSet<Atom>) -> Option<Vec<usize>> {
-        let atoms = self.atoms_of(axis)?;
-        let kept: Vec<usize> =
-            (0..atoms.len()).filter(|&i| atoms[i].iter().all(|a| !dropped.contains(a))).collect();
-        (kept.len() < atoms.len()).then_some(kept)
     }
 
     /// The axes of all values of the module that have a rank.

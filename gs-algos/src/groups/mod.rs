@@ -22,4 +22,4 @@ pub use labels::{Atom, Atoms, Label, Labels, Why};
 pub use members::{Group, Groups, GroupsError, Member};
 pub use report::KeptAxis;
 pub use select::{SelectError, Selection};
-pub use solver::{Count, Edge, Reason, WeightUse};
+pub use solver::{Count, Edge, LONGEST, Reason, WeightUse};

@@ -2,7 +2,7 @@
 
 use super::axes::Axis;
 use super::members::Groups;
-use super::solver::Reason;
+use super::solver::{LONGEST, Reason};
 use gs_ir::{GlobalId, Module};
 
 /// An axis of a weight of which nothing may be dropped.
@@ -24,6 +24,7 @@ impl Reason {
         match self {
             Reason::Cuts => "it is cut in two ways that do not fit each other".to_owned(),
             Reason::Single => "it has one element".to_owned(),
+            Reason::Long => format!("it is longer than {LONGEST}"),
             Reason::Dynamic => "its extent is no number".to_owned(),
             Reason::Input => "it is an input of the network".to_owned(),
             Reason::Output => "it is an output of the network".to_owned(),

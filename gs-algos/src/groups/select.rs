@@ -125,6 +125,13 @@ impl Groups {
             for op in ops {
                 self.follow(&mut rewriter, op, selection);
             }
+            for count in &self.counts {
+                if let Some(kept) = selection.of(count.axis).filter(|_| rewriter.op(count.op).is_live()) {
+                    let attrs =
+                        rewriter.attrs_of(count.op).clone().with(count.attr, Attr::Int(kept.len() as i64));
+                    rewriter.set_attrs(count.op, attrs);
+                }
+            }
         }
         infer_module(module);
         check_foreseen(module, &foreseen)
@@ -218,12 +225,6 @@ impl Groups {
 
     /// Attributes and shapes that name extents of an operation follow what is left of its axes.
     fn follow(&self, rewriter: &mut Rewriter<'_>, op: OpId, selection: &Selection) {
-        for count in self.counts.iter().filter(|c| c.op == op) {
-            if let Some(kept) = selection.of(count.axis) {
-                let attrs = rewriter.attrs_of(op).clone().with(count.attr, Attr::Int(kept.len() as i64));
-                rewriter.set_attrs(op, attrs);
-            }
-        }
         let AxisRule::Function(function) = rewriter.decl(op).axes else { return };
         let y = self.tensor(rewriter.op(op).result());
         let Some(x) = self.operand(rewriter, op, 0) else { return };
@@ -380,9 +381,13 @@ fn slice(rewriter: &mut Rewriter<'_>, of: GlobalId, axes: &[(usize, &[usize])]) 
     let global = rewriter.global(of);
     match (&global.init, rewriter.ty(global.ty).as_tensor(), axes) {
         (Init::Splat(_), ..) => return Ok(global.init.clone()),
-        (Init::Data(_) | Init::Derived(_), Some(t), [(0, places)]) if t.rank() == Some(1) => {
-            let bytes = match gs_eval::materialize(rewriter, of) {
-                Ok(TensorData::Bytes(bytes)) => bytes,
+        (init @ (Init::Data(_) | Init::Derived(_)), Some(t), [(0, places)]) if t.rank() == Some(1) => {
+            let bytes = match init {
+                Init::Data(TensorData::Bytes(bytes)) => bytes.clone(),
+                Init::Derived(_) => match gs_eval::materialize(rewriter, of) {
+                    Ok(TensorData::Bytes(bytes)) => bytes,
+                    _ => Default::default(),
+                },
                 _ => Default::default(),
             };
             if let Some(cut) = cut(&bytes, whole_bytes(t.elem), places) {

@@ -17,6 +17,8 @@ pub enum Reason {
     Single,
     /// The extent is no number.
     Dynamic,
+    /// The axis is longer than [`LONGEST`].
+    Long,
     /// The network is given it.
     Input,
     /// The network returns it.
@@ -45,6 +47,9 @@ pub enum Reason {
     },
 }
 
+/// Axes of more elements are kept: to follow each would take more memory than there is, and no layer has as many channels.
+pub const LONGEST: usize = 1 << 24;
+
 /// Where a tensor is read and its axis is summed away: what is dropped of it is as if it were zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Edge {
@@ -65,6 +70,8 @@ pub struct WeightUse {
     pub operand: usize,
     /// The axis that is summed away.
     pub summed: usize,
+    /// The axis of the result on which its channels stand, where the rule of the operator ties one to the weight.
+    pub made: Option<usize>,
 }
 
 /// An integer attribute that is the number of elements kept of an axis.
@@ -230,27 +237,29 @@ impl<'m> Solver<'m> {
     /// An axis of which every element may go, unless it has one only or nobody knows how many.
     pub(super) fn new_axis(&mut self, extent: &Dim) -> Axis {
         match extent.as_const().and_then(|n| usize::try_from(n).ok()) {
+            Some(n) if n > LONGEST => Axis::Kept(self.why(Reason::Long)),
             Some(n) if n > 1 => self.axes.fresh(n),
             Some(_) => Axis::Kept(self.why(Reason::Single)),
             None => Axis::Kept(self.why(Reason::Dynamic)),
         }
     }
 
-    /// A run that is as long as its axis is no wonder; one that is not would cut wrongly.
+    /// What a rule gave a result must be as long as its axes are, or pruning would cut wrongly. A result that the rule
+    /// says nothing of is kept.
     fn check_results(&mut self, site: &Site<'m>) {
-        for &slot in &site.results {
-            let (Some(axes), Some(dims)) = (self.axes.of(slot), self.dims(slot)) else { continue };
-            let wrong: Vec<Axis> = axes
-                .iter()
-                .zip(dims)
-                .filter(|(a, d)| {
-                    matches!(a, Axis::Run(r) if d.as_const() != Some(self.axes.labels_of(*r).len() as i64))
-                })
-                .map(|(a, _)| *a)
-                .collect();
-            if axes.len() != dims.len() || !wrong.is_empty() {
-                self.opaque(site);
+        let fits = |s: &Self, slot: Slot| match (s.axes.of(slot), s.dims(slot)) {
+            (Some(axes), Some(dims)) => {
+                let long = |a: &Axis, d: &Dim| match a {
+                    Axis::Run(r) => d.as_const() == Some(s.axes.labels_of(*r).len() as i64),
+                    Axis::Kept(_) => true,
+                };
+                axes.len() == dims.len() && axes.iter().zip(dims).all(|(a, d)| long(a, d))
             }
+            (None, Some(_)) => false,
+            (_, None) => true,
+        };
+        if !site.results.iter().all(|&slot| fits(self, slot)) {
+            self.opaque(site);
         }
     }
 

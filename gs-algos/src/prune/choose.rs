@@ -42,6 +42,20 @@ pub enum ChooseError {
         /// Why.
         why: String,
     },
+    /// A part of a layer that is less than the rounding.
+    #[error(
+        "`{layer}`: no multiple of {round_to} below its {channels} channels leaves {part} of them; lower round_to, or          leave the layer out of `layers`"
+    )]
+    Rounded {
+        /// The group of channels.
+        layer: String,
+        /// The part that was to stay.
+        part: f64,
+        /// How many channels there are.
+        channels: usize,
+        /// The rounding in force.
+        round_to: usize,
+    },
     /// Nothing in the network can be pruned.
     #[error("no channel of the network can go: {why}")]
     NoGroups {
@@ -155,9 +169,10 @@ pub(super) fn choose(
     };
     let fresh = || (0..groups.groups.len()).map(candidate).collect::<Vec<_>>();
 
-    let before = Costs::new(module, groups).sums();
+    let whole = Costs::new(module, groups);
+    let before = whole.sums();
     let least = {
-        let (mut costs, mut all) = (Costs::new(module, groups), fresh());
+        let (mut costs, mut all) = (whole.clone(), fresh());
         for candidate in &mut all {
             while let Some(count) = candidate.portion(round_to) {
                 costs.drop_atoms(&candidate.take(count));
@@ -181,14 +196,19 @@ pub(super) fn choose(
             min_keep,
         });
     }
-    let (mut costs, mut all) = (Costs::new(module, groups), fresh());
+    let (mut costs, mut all) = (whole, fresh());
     let mut dropped = FxHashSet::default();
     // Layers with a part of their own first: what is left of the budget is for the others.
     for (i, candidate) in all.iter_mut().enumerate() {
-        while let (Part::Given(_), Some(count)) = (parts[i], candidate.portion(round_to)) {
+        let Part::Given(part) = parts[i] else { continue };
+        while let Some(count) = candidate.portion(round_to) {
             let atoms = candidate.take(count);
             costs.drop_atoms(&atoms);
             dropped.extend(atoms);
+        }
+        if candidate.gone == 0 && candidate.least < candidate.order.len() {
+            let (layer, channels) = (groups.groups[i].name.clone(), candidate.order.len());
+            return Err(ChooseError::Rounded { layer, part, channels, round_to });
         }
     }
     let mut queue: BinaryHeap<Reverse<(Key, usize)>> = BinaryHeap::new();

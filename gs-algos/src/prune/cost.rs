@@ -1,8 +1,8 @@
 //! What a choice costs: multiply-adds, parameters and channels, followed atom by atom without rewriting anything.
 
-use crate::groups::{Atom, Atoms, Axis, Groups, Run};
-use gs_ir::{Dim, Module, OpId, Role};
-use gs_passes::cost::{extents, multiply_adds_of};
+use crate::groups::{Atom, Axis, Groups, Run, Slot};
+use gs_ir::{GlobalId, Module, OpId, Role, ValueId};
+use gs_passes::cost::{extents, multiply_adds, multiply_adds_of};
 use rustc_hash::FxHashMap;
 
 /// Sums over a network. Symbolic extents count as one.
@@ -16,7 +16,44 @@ pub struct Sums {
     pub channels: u64,
 }
 
+impl Sums {
+    /// What a network costs. Its channels are not known of it alone.
+    pub(super) fn of(module: &Module, channels: u64) -> Self {
+        let ops = module.main().map(|graph| module.ops_in(graph)).into_iter().flatten();
+        let macs = ops.fold(0u64, |n, op| n.saturating_add(multiply_adds(module, op)));
+        let params = module.globals().filter(|(_, g)| g.role == Role::Param);
+        Self { macs, params: params.map(|(_, g)| product(&extents(module, g.value))).sum(), channels }
+    }
+}
+
+fn product(extents: &[u64]) -> u64 {
+    extents.iter().fold(1, |n, &e| n.saturating_mul(e))
+}
+
+/// The multiply-adds of an operation if so many elements are left of axes (`None`: all).
+pub(super) fn multiply_adds_left(
+    module: &Module,
+    groups: &Groups,
+    left: &dyn Fn(Axis) -> Option<u64>,
+    op: OpId,
+) -> u64 {
+    let cut = |slot: Option<Slot>, value: ValueId| {
+        let axes = slot.and_then(|s| groups.axes_of(s)).unwrap_or(&[]);
+        let mut extents = extents(module, value);
+        extents.iter_mut().zip(axes).for_each(|(e, &axis)| *e = left(axis).unwrap_or(*e));
+        extents
+    };
+    let operand = |place: usize| {
+        module.op(op).operand(place).map(|v| cut(groups.operand(module, op, place), v)).unwrap_or_default()
+    };
+    match module.op(op).result().some() {
+        Some(y) => multiply_adds_of(module, op, &operand, &cut(Some(groups.tensor(y)), y)),
+        None => 0,
+    }
+}
+
 /// How many elements of each axis are left, and what follows from it.
+#[derive(Clone)]
 pub(super) struct Costs<'a> {
     module: &'a Module,
     groups: &'a Groups,
@@ -29,6 +66,9 @@ pub(super) struct Costs<'a> {
     /// The multiply-adds of operations, and which of them a run matters to.
     macs: FxHashMap<OpId, u64>,
     ops_of: FxHashMap<Run, Vec<OpId>>,
+    /// The elements of parameters, and which of them a run matters to.
+    params: FxHashMap<GlobalId, u64>,
+    globals_of: FxHashMap<Run, Vec<GlobalId>>,
     sums: Sums,
 }
 
@@ -43,6 +83,8 @@ impl<'a> Costs<'a> {
             places: FxHashMap::default(),
             macs: FxHashMap::default(),
             ops_of: FxHashMap::default(),
+            params: FxHashMap::default(),
+            globals_of: FxHashMap::default(),
             sums: Sums::default(),
         };
         for (&run, atoms) in groups.written_out() {
@@ -67,19 +109,26 @@ impl<'a> Costs<'a> {
                 }
             }
         }
-        costs.sums.params = costs.params();
+        for (id, global) in module.globals().filter(|(_, g)| g.role == Role::Param) {
+            let params = costs.params_of(id);
+            costs.sums.params = costs.sums.params.saturating_add(params);
+            costs.params.insert(id, params);
+            for run in runs(groups.axes_of(groups.tensor(global.value)).unwrap_or(&[])) {
+                costs.globals_of.entry(run).or_default().push(id);
+            }
+        }
         costs.sums.channels = groups.groups.iter().map(|g| g.atoms.len() as u64).sum();
         costs
     }
 
     /// What is left.
     pub(super) fn sums(&self) -> Sums {
-        Sums { params: self.params(), ..self.sums }
+        self.sums
     }
 
     /// Drops atoms.
     pub(super) fn drop_atoms(&mut self, atoms: &[Atom]) {
-        let mut stale: Vec<OpId> = Vec::new();
+        let (mut stale, mut smaller): (Vec<OpId>, Vec<GlobalId>) = (Vec::new(), Vec::new());
         for atom in atoms {
             for (run, i) in self.places.get(atom).into_iter().flatten() {
                 let Some(times) = self.gone.get_mut(run).and_then(|g| g.get_mut(*i)) else { continue };
@@ -89,6 +138,7 @@ impl<'a> Costs<'a> {
                         *left -= 1;
                     }
                     stale.extend(self.ops_of.get(run).into_iter().flatten());
+                    smaller.extend(self.globals_of.get(run).into_iter().flatten());
                 }
             }
         }
@@ -100,10 +150,17 @@ impl<'a> Costs<'a> {
             let before = self.macs.insert(op, macs).unwrap_or(0);
             self.sums.macs = self.sums.macs - before + macs;
         }
+        smaller.sort_unstable();
+        smaller.dedup();
+        for id in smaller {
+            let params = self.params_of(id);
+            let before = self.params.insert(id, params).unwrap_or(0);
+            self.sums.params = self.sums.params - before + params;
+        }
     }
 
     /// How many elements of an axis are left.
-    pub(super) fn left(&self, axis: Axis) -> Option<u64> {
+    fn left(&self, axis: Axis) -> Option<u64> {
         match axis {
             Axis::Run(run) => self.left.get(&run).copied(),
             Axis::Kept(_) => None,
@@ -111,31 +168,15 @@ impl<'a> Costs<'a> {
     }
 
     fn macs_of(&self, op: OpId) -> u64 {
-        let m = self.module;
-        let operand = |place: usize| match m.op(op).operand(place) {
-            Some(v) => self.extents(
-                self.groups.operand(m, op, place).and_then(|s| self.groups.axes_of(s)),
-                extents(m, v),
-            ),
-            None => Vec::new(),
-        };
-        let y = m.op(op).result();
-        if y.is_none() {
-            return 0;
-        }
-        multiply_adds_of(
-            m,
-            op,
-            &operand,
-            &self.extents(self.groups.axes_of(self.groups.tensor(y)), extents(m, y)),
-        )
+        multiply_adds_left(self.module, self.groups, &|axis| self.left(axis), op)
     }
 
-    fn extents(&self, axes: Option<&[Axis]>, mut whole: Vec<u64>) -> Vec<u64> {
-        for (extent, axis) in whole.iter_mut().zip(axes.unwrap_or(&[])) {
-            *extent = self.left(*axis).unwrap_or(*extent);
-        }
-        whole
+    fn params_of(&self, id: GlobalId) -> u64 {
+        let value = self.module.global(id).value;
+        let axes = self.groups.axes_of(self.groups.tensor(value)).unwrap_or(&[]);
+        let mut extents = extents(self.module, value);
+        extents.iter_mut().zip(axes).for_each(|(e, &axis)| *e = self.left(axis).unwrap_or(*e));
+        product(&extents)
     }
 
     /// The runs on the operands and the result of an operation.
@@ -143,42 +184,18 @@ impl<'a> Costs<'a> {
         let m = self.module;
         let operands = (0..m.op(op).operand_count()).filter_map(|i| self.groups.operand(m, op, i));
         let results = m.op(op).results().iter().map(|&v| self.groups.tensor(v));
-        let mut runs: Vec<Run> = operands
-            .chain(results)
-            .filter_map(|s| self.groups.axes_of(s))
-            .flatten()
-            .filter_map(|a| match a {
-                Axis::Run(run) => Some(*run),
-                Axis::Kept(_) => None,
-            })
-            .collect();
-        runs.sort_unstable();
-        runs.dedup();
-        runs
-    }
-
-    fn params(&self) -> u64 {
-        let m = self.module;
-        let params = m.globals().filter(|(_, g)| g.role == Role::Param);
-        params
-            .map(|(_, g)| {
-                let whole =
-                    m.ty(g.ty).dims().unwrap_or(&[]).iter().map(|d| Dim::as_const(d).unwrap_or(1) as u64);
-                self.extents(self.groups.axes_of(self.groups.tensor(g.value)), whole.collect())
-                    .iter()
-                    .product::<u64>()
-            })
-            .sum()
+        runs(operands.chain(results).filter_map(|s| self.groups.axes_of(s)).flatten())
     }
 }
 
-/// The positions of atoms on the elements of an axis.
-pub(super) fn positions(atoms: &[Atoms]) -> FxHashMap<Atom, Vec<usize>> {
-    let mut map: FxHashMap<Atom, Vec<usize>> = FxHashMap::default();
-    for (i, of) in atoms.iter().enumerate() {
-        for &atom in of {
-            map.entry(atom).or_default().push(i);
-        }
-    }
-    map
+/// The runs among axes, each once.
+fn runs<'a>(axes: impl IntoIterator<Item = &'a Axis>) -> Vec<Run> {
+    let run = |a: &Axis| match a {
+        Axis::Run(run) => Some(*run),
+        Axis::Kept(_) => None,
+    };
+    let mut runs: Vec<Run> = axes.into_iter().filter_map(run).collect();
+    runs.sort_unstable();
+    runs.dedup();
+    runs
 }

@@ -60,7 +60,7 @@ pub fn prune(module: &mut Module, config: &PruneConfig) -> Result<PruneReport, P
     let scores = score::scores(module, &groups, config)?;
     let choice = choose::choose(module, &groups, &scores, config, round_to)?;
     let selection = groups.dropping(&choice.dropped);
-    let report = PruneReport::new(module, &groups, &selection, &choice, round_to);
+    let mut report = PruneReport::new(module, &groups, &selection, &choice, round_to);
     let mut rewriter = Rewriter::new(module);
     choice.branches.iter().for_each(|branch| bypass(&mut rewriter, branch));
     if !choice.branches.is_empty() {
@@ -69,6 +69,8 @@ pub fn prune(module: &mut Module, config: &PruneConfig) -> Result<PruneReport, P
     groups.select(module, &selection)?;
     // Constants that held old shapes.
     gs_passes::passes::remove_dead(module);
+    // What was rewritten is what counts: with a branch more goes than its channels.
+    report.after = Sums::of(module, choice.after.channels);
     Ok(report)
 }
 

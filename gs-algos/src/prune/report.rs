@@ -1,9 +1,10 @@
 //! What pruning did: a line for each layer, and the sums.
 
 use super::choose::Choice;
-use super::cost::Sums;
-use crate::groups::{Axis, Groups, Selection};
-use gs_ir::{Module, OpId};
+use super::cost::{Sums, multiply_adds_left};
+use crate::groups::{Axis, Groups, Selection, Slot, WeightUse};
+use gs_ir::{Module, ValueId};
+use gs_passes::cost::{extents, multiply_adds};
 use serde::Serialize;
 
 /// A layer with weights, before and after.
@@ -48,39 +49,7 @@ impl PruneReport {
         choice: &Choice,
         round_to: usize,
     ) -> Self {
-        let mut layers: Vec<LayerLine> = Vec::new();
-        for (edge, weight) in groups.edges.iter().filter_map(|e| {
-            let weight = groups.weights.iter().find(|w| w.op == e.op)?;
-            Some((e, weight))
-        }) {
-            let op = edge.op;
-            let reads = groups
-                .operand(module, op, edge.operand)
-                .and_then(|s| groups.axes_of(s)?.get(edge.axis).copied());
-            let y = module.op(op).result();
-            let made = groups.axes_of(groups.tensor(y)).unwrap_or(&[]);
-            let is_product =
-                module.decl(op).operand_index("b") == Some(weight.operand) && !module.is(op, "conv");
-            let makes = if is_product { made.last() } else { made.get(1) }.copied();
-            let extent = |axis: Option<Axis>, whole: Option<i64>| {
-                let whole = axis
-                    .and_then(|a| groups.atoms_of(a))
-                    .map_or(whole.unwrap_or(0) as u64, |a| a.len() as u64);
-                let left = axis.and_then(|a| selection.of(a)).map_or(whole, |k| k.len() as u64);
-                (whole, left)
-            };
-            let dim = |value, at: usize| module.type_of(value).dims()?.get(at)?.as_const();
-            let x = module.op(op).operand(edge.operand);
-            let at = if is_product { made.len().saturating_sub(1) } else { 1 };
-            layers.push(LayerLine {
-                name: module.label(op).to_owned(),
-                op: module.op_name(op),
-                reads: extent(reads, x.and_then(|x| dim(x, edge.axis))),
-                makes: extent(makes, dim(y, at)),
-                macs: (macs(module, groups, None, op), macs(module, groups, Some(selection), op)),
-                kept: makes.and_then(|a| groups.why_kept(a)).map(|r| r.words(module)),
-            });
-        }
+        let layers = groups.weights.iter().map(|weight| layer(module, groups, selection, weight)).collect();
         Self {
             layers,
             before: choice.before,
@@ -105,23 +74,30 @@ impl PruneReport {
     }
 }
 
-fn macs(module: &Module, groups: &Groups, selection: Option<&Selection>, op: OpId) -> u64 {
-    let cut = |axes: Option<&[Axis]>, mut whole: Vec<u64>| {
-        for (extent, &axis) in whole.iter_mut().zip(axes.unwrap_or(&[])) {
-            if let Some(kept) = selection.and_then(|s| s.of(axis)) {
-                *extent = kept.len() as u64;
-            }
-        }
-        whole
-    };
-    let operand = |place: usize| match module.op(op).operand(place) {
-        Some(v) => cut(
-            groups.operand(module, op, place).and_then(|s| groups.axes_of(s)),
-            gs_passes::cost::extents(module, v),
-        ),
-        None => Vec::new(),
-    };
+/// The line of a layer.
+fn layer(module: &Module, groups: &Groups, selection: &Selection, weight: &WeightUse) -> LayerLine {
+    let op = weight.op;
     let y = module.op(op).result();
-    let result = cut(groups.axes_of(groups.tensor(y)), gs_passes::cost::extents(module, y));
-    gs_passes::cost::multiply_adds_of(module, op, &operand, &result)
+    let edge = groups.edges.iter().find(|e| e.op == op);
+    let read = edge.and_then(|e| {
+        Some((module.op(op).operand(e.operand)?, groups.operand(module, op, e.operand)?, e.axis))
+    });
+    let made = weight.made.map(|axis| (y, groups.tensor(y), axis));
+    let carried = |of: Option<(ValueId, Slot, usize)>| {
+        let (_, slot, axis) = of?;
+        groups.axes_of(slot)?.get(axis).copied()
+    };
+    let left = |axis: Axis| selection.of(axis).map(|kept| kept.len() as u64);
+    let extent = |of: Option<(ValueId, Slot, usize)>| {
+        let whole = of.and_then(|(value, _, axis)| extents(module, value).get(axis).copied()).unwrap_or(0);
+        (whole, carried(of).and_then(left).unwrap_or(whole))
+    };
+    LayerLine {
+        name: module.label(op).to_owned(),
+        op: module.op_name(op),
+        reads: extent(read),
+        makes: extent(made),
+        macs: (multiply_adds(module, op), multiply_adds_left(module, groups, &left, op)),
+        kept: carried(made).and_then(|a| groups.why_kept(a)).map(|r| r.words(module)),
+    }
 }

@@ -1,8 +1,7 @@
 //! Scores of atoms: the higher, the rather they stay. All weights that make the channel count, in whichever layer.
 
 use super::config::{Criterion, PruneConfig};
-use super::cost::positions;
-use crate::groups::{Atom, Branch, Group, Groups, Slot};
+use crate::groups::{Atom, Atoms, Branch, Group, Groups, Slot};
 use gs_eval::random::unit;
 use gs_eval::{Materializer, Tensor};
 use gs_ir::{GlobalId, Module, OpId, Role, ValueId};
@@ -281,4 +280,15 @@ fn source_axis(
         }
         (op, operand) = (producer, 0);
     }
+}
+
+/// The positions of atoms on the elements of an axis.
+fn positions(atoms: &[Atoms]) -> FxHashMap<Atom, Vec<usize>> {
+    let mut map: FxHashMap<Atom, Vec<usize>> = FxHashMap::default();
+    for (i, of) in atoms.iter().enumerate() {
+        for &atom in of {
+            map.entry(atom).or_default().push(i);
+        }
+    }
+    map
 }

@@ -53,7 +53,7 @@ impl<'m> Solver<'m> {
         let (ka, kb) = (self.axes_of(a)[ra - 1], self.axes_of(b)[sum_b]);
         self.tie(site, ka, kb);
         self.edges.push(Edge { op: site.op, operand: a_at, axis: ra - 1 });
-        self.weights.push(WeightUse { op: site.op, operand: b_at, summed: sum_b });
+        self.weights.push(WeightUse { op: site.op, operand: b_at, summed: sum_b, made: None });
         let batch = ra.max(rb).saturating_sub(2);
         let mut axes = Vec::with_capacity(batch + 2);
         for i in 0..batch {
@@ -80,6 +80,9 @@ impl<'m> Solver<'m> {
             .collect();
         for slot in others {
             self.keep_all(slot, Reason::Fixed { op: site.op, name: "" });
+        }
+        if let (true, Some(weight)) = (rb >= 2, self.weights.last_mut()) {
+            weight.made = Some(axes.len() - 1);
         }
         self.result(site, axes, site.operands.len());
     }
@@ -110,7 +113,7 @@ impl<'m> Solver<'m> {
         let (ka, kb) = (self.axes_of(a)[1 - ta], self.axes_of(b)[tb]);
         self.tie(site, ka, kb);
         self.edges.push(Edge { op: site.op, operand: a_at, axis: 1 - ta });
-        self.weights.push(WeightUse { op: site.op, operand: b_at, summed: tb });
+        self.weights.push(WeightUse { op: site.op, operand: b_at, summed: tb, made: Some(1) });
         let axes = [self.axes_of(a)[ta], self.axes_of(b)[1 - tb]];
         let c = operand(site, "c", 2).0;
         if let (Some(c), Some(&y)) = (c, site.results.first()) {

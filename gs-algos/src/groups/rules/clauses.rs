@@ -42,7 +42,8 @@ impl<'m> Solver<'m> {
                 if is_sum && let Some(Place { operand: Some(operand), axis, .. }) = places.first().copied() {
                     self.edges.push(Edge { op: site.op, operand, axis });
                     if let Some(Place { operand: Some(operand), axis, .. }) = places.get(1).copied() {
-                        self.weights.push(WeightUse { op: site.op, operand, summed: axis });
+                        let made = self.made_of(site, clauses, operand);
+                        self.weights.push(WeightUse { op: site.op, operand, summed: axis, made });
                     }
                 }
                 let blocks = if is_grouped { group } else { 1 };
@@ -68,6 +69,18 @@ impl<'m> Solver<'m> {
         if let Some(&axis) = outer.first() {
             self.counts.push(Count { op: site.op, attr: "group", axis });
         }
+    }
+
+    /// The axis of a result that a clause ties to a weight: its channels.
+    fn made_of(&self, site: &Site<'m>, clauses: &[Clause<'_>], weight: usize) -> Option<usize> {
+        let tied = clauses.iter().filter_map(|c| match c {
+            Clause::Tie { refs, .. } => Some(self.places(site, refs)),
+            _ => None,
+        });
+        tied.flatten().find_map(|places| {
+            let has_weight = places.iter().any(|p| p.operand == Some(weight));
+            places.iter().find(|p| has_weight && p.operand.is_none()).map(|p| p.axis)
+        })
     }
 
     /// The number of groups, where a clause says that it follows extents.

@@ -9,16 +9,19 @@ mod places;
 pub(super) use extents::from_front;
 
 use super::axes::{Axis, Slot};
-use super::solver::{Reason, Site, Solver};
+use super::solver::{LONGEST, Reason, Site, Solver, slot_of};
 use gs_ir::infer::{Fact, InferCtx};
 use gs_ir::registry::{AxisFunction, AxisRule};
+use gs_ir::{Dim, ValueId};
 use smallvec::SmallVec;
 
 impl<'m> Solver<'m> {
     /// Gives the results of an operation their axes and ties those of its operands.
     pub(super) fn rule(&mut self, site: &Site<'m>) {
-        let ranked = |slot: &Slot| self.dims(*slot).is_some();
-        let known = site.operands.iter().flatten().all(ranked) && site.results.iter().all(ranked);
+        let none = slot_of(ValueId::NONE);
+        let short = |d: &Dim| d.as_const().is_none_or(|n| n <= LONGEST as i64);
+        let followed = |slot: &Slot| *slot == none || self.dims(*slot).is_some_and(|d| d.iter().all(short));
+        let known = site.operands.iter().flatten().chain(&site.results).all(followed);
         match site.decl.axes {
             AxisRule::Opaque => self.opaque(site),
             _ if !known => self.opaque(site),
