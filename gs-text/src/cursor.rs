@@ -307,6 +307,36 @@ impl<'s> Cursor<'s> {
         Mark { lexer: self.lexer.clone(), token: self.token, previous_end: self.previous_end }
     }
 
+    /// The names of globals that stand before `=` within `updates { ... }`, wherever ahead. Nothing is reported: malformed
+    /// text is met again.
+    pub fn stored_ahead(&self) -> Vec<Cow<'s, str>> {
+        let mut names = Vec::new();
+        let ahead = self.lexer.text().get(self.token.start as usize..).unwrap_or("");
+        if !ahead.contains("updates") {
+            return names; // most texts: they are not read twice
+        }
+        let (mut lexer, mut token, mut inside) = (self.lexer.clone(), self.token, false);
+        while token.kind != TokenKind::Eof {
+            let next = lexer.next_token();
+            match (token.kind, next.kind) {
+                (TokenKind::Ident, TokenKind::LBrace) => inside = self.text_of(token) == "updates",
+                (TokenKind::RBrace, _) => inside = false,
+                (TokenKind::Global, TokenKind::Equals) if inside => names.extend(self.plain_name(token)),
+                _ => {}
+            }
+            token = next;
+        }
+        names
+    }
+
+    /// The name behind a sigil, where it is well formed.
+    fn plain_name(&self, token: Token) -> Option<Cow<'s, str>> {
+        let name = self.text_of(token).get(1..)?;
+        let Some(quoted) = name.strip_prefix('"') else { return Some(Cow::Borrowed(name)) };
+        let bytes = quote::unescape(quoted.strip_suffix('"')?).ok()?;
+        String::from_utf8(bytes.into_owned()).ok().map(Cow::Owned)
+    }
+
     /// After an error in the statement that began at `mark`: goes to the next statement, the next token that begins a
     /// line outside all braces that the statement opened, or to a `}` that it did not open. A word at the very
     /// start of a line ends it too, since there begins the next part of the text. Passes at least one token, unless

@@ -281,6 +281,29 @@ fn files_that_are_not_right_are_refused() {
     );
 }
 
+/// What a later graph stores to is no constant for those before it: it may be no shape by now.
+#[test]
+fn a_constant_that_is_stored_to_is_none() {
+    let text = "gsir 1
+const @\"a shape\" : i64[2] = splat(-5)
+graph @main() -> (%y : f32[?1, ?2]) {
+  %y = constant_of_shape(@\"a shape\") : f32[?1, ?2]
+  return %y
+}
+graph @train() -> () {
+  %0 = abs(@\"a shape\") : i64[2]
+  return updates {
+    @\"a shape\" = %0
+  }
+}
+";
+    let module = parse(text);
+    let printed = print_to_string(&module, &PrintOptions::default());
+    same(&module, &parse(&printed)).unwrap();
+    let constant = text.replace("    @\"a shape\" = %0\n", "");
+    assert!(parse_module(&constant, None, &Registry::builtin()).is_err(), "a constant is no such shape");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 

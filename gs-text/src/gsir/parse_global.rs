@@ -15,6 +15,7 @@ use gs_ir::{
     Role, Sym, TensorType, Type,
 };
 use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 /// Globals that were read but not made yet.
 #[derive(Default)]
@@ -257,11 +258,17 @@ impl Parser<'_, '_, '_, '_> {
             checks.clear();
             inits.iter_mut().filter(|i| matches!(i, Init::Derived(_))).for_each(|i| *i = Init::Absent);
         }
+        // What a graph stores to is no constant, for the graphs before that one neither.
+        let stored = self.c.stored_ahead();
+        let stored: FxHashSet<&str> = stored.iter().map(|n| &**n).collect();
         for (global, init) in list.iter().zip(inits) {
             let name = self.rw.str(global.name).to_owned();
             let (role, trainable, ty) = (global.role, global.trainable, global.ty.clone());
             let id = self.rw.add_global(gs_ir::NewGlobal { name: &name, role, trainable, ty, init });
             let value = self.rw.global(id).value;
+            if stored.contains(name.as_str()) {
+                continue;
+            }
             if let Some(known) = Knowledge::new(&self.rw).of(value) {
                 self.known.insert(value, known);
             }
